@@ -1,0 +1,161 @@
+//! The call's own record: numbers its events and makes sure that it is closed exactly once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::{CallEnded, CallEvent, CallEventKind, Disposition, Ephemeral, EventSink};
+use crate::id::CallId;
+use crate::time::UnixMs;
+
+/// How a call ended, as far as its task knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// In one word.
+    pub disposition: Disposition,
+    /// `caller`, `assistant`, `api`, `system`.
+    pub by: String,
+    /// The status that fits the end.
+    pub sip_status: u16,
+    /// In words.
+    pub reason: String,
+}
+
+impl Ending {
+    /// An ending.
+    pub fn new(disposition: Disposition, by: &str, sip_status: u16, reason: impl Into<String>) -> Self {
+        Self { disposition, by: by.to_owned(), sip_status, reason: reason.into() }
+    }
+}
+
+/// Writes the events of one call, in order, without gaps.
+///
+/// Dropped without [`Ledger::end`] (a panic, a cancelled task), it closes the record as failed: no way
+/// out of a call leaves it open.
+pub struct Ledger {
+    call: CallId,
+    sink: Arc<dyn EventSink>,
+    last_seq: u64,
+    started: Instant,
+    answered: Option<Instant>,
+    ended: bool,
+}
+
+impl Ledger {
+    /// The ledger of a call whose `call.created` (sequence number 1) is already stored.
+    pub fn opened(call: CallId, sink: Arc<dyn EventSink>, started: Instant) -> Self {
+        Self { call, sink, last_seq: 1, started, answered: None, ended: false }
+    }
+
+    /// Which call.
+    pub fn call(&self) -> CallId {
+        self.call
+    }
+
+    /// Records what happened.
+    pub fn record(&mut self, kind: CallEventKind) {
+        self.last_seq += 1;
+        self.sink.record(CallEvent { call: self.call, seq: self.last_seq, at: UnixMs::now(), kind });
+    }
+
+    /// Shows what need not be kept.
+    pub fn show(&self, event: Ephemeral) {
+        self.sink.show(self.call, event);
+    }
+
+    /// The caller hears us from `now` on. Only the first answer counts.
+    pub fn answered(&mut self, now: Instant, codec: String) {
+        if self.answered.is_none() {
+            self.answered = Some(now);
+            self.record(CallEventKind::Answered { codec });
+        }
+    }
+
+    /// Milliseconds into the call.
+    pub fn elapsed_ms(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.started))
+    }
+
+    /// Closes the record. Only the first ending counts.
+    pub fn end(&mut self, now: Instant, ending: Ending) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let billable = self.answered.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.record(CallEventKind::Ended(CallEnded {
+            disposition: ending.disposition,
+            ended_by: ending.by,
+            sip_status: ending.sip_status,
+            reason: ending.reason,
+            duration_ms: self.elapsed_ms(now),
+            billable_ms: millis(billable),
+        }));
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.end(
+            Instant::now(),
+            Ending::new(Disposition::Failed, "system", 500, "the call's task stopped unexpectedly"),
+        );
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn events_are_numbered_without_gaps_and_the_end_comes_once() {
+        let sink = Arc::new(Kept::default());
+        let start = Instant::now();
+        let mut ledger = Ledger::opened(CallId::from_parts(1, 1), sink.clone(), start);
+        ledger.answered(start + Duration::from_millis(100), "PCMU/8000".to_owned());
+        ledger.answered(start + Duration::from_millis(200), "PCMU/8000".to_owned());
+        ledger.end(start + Duration::from_millis(1100), ending());
+        ledger.end(start + Duration::from_millis(9000), ending());
+        drop(ledger);
+        let events = sink.events();
+        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+        match &events[1].kind {
+            CallEventKind::Ended(ended) => assert_eq!((ended.duration_ms, ended.billable_ms), (1100, 1000)),
+            other => panic!("the last event is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_call_whose_task_is_lost_is_closed_as_failed() {
+        let sink = Arc::new(Kept::default());
+        drop(Ledger::opened(CallId::from_parts(1, 1), sink.clone(), Instant::now()));
+        let events = sink.events();
+        assert!(matches!(&events[0].kind, CallEventKind::Ended(e) if e.disposition == Disposition::Failed));
+    }
+
+    fn ending() -> Ending {
+        Ending::new(Disposition::Completed, "caller", 200, "the caller hung up")
+    }
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<CallEvent>>);
+
+    impl Kept {
+        fn events(&self) -> Vec<CallEvent> {
+            self.0.lock().expect("no test thread panicked").clone()
+        }
+    }
+
+    impl EventSink for Kept {
+        fn record(&self, event: CallEvent) {
+            self.0.lock().expect("no test thread panicked").push(event);
+        }
+
+        fn show(&self, _call: CallId, _event: Ephemeral) {}
+    }
+}

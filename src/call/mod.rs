@@ -1,0 +1,441 @@
+//! The call: one task on a media worker that owns its legs, its conversation, its record and its end.
+//!
+//! A [`Call`] offers what a flow can do with a caller: ring, answer, wait, play, echo, converse. Each of
+//! these runs the call until its own goal is reached or the call is over; everything that must work in
+//! every state (a hang-up, a command, recording, hold) is handled in one place, [`Call::next`].
+//!
+//! Ownership is the promise here: when the task returns, is cancelled or panics, the leg hangs up and
+//! returns its ports, the session closes, the recording gets its header, and the record is closed.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tracing::{debug, info};
+
+use crate::event::{CallEventKind, Disposition, Floor, Phase};
+use crate::provider::{Event, Session};
+use crate::rtp::ItemKey;
+use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
+use crate::sip::message::StatusCode;
+use crate::sip::ua::HangupReason;
+
+pub mod assistant;
+pub mod conversation;
+pub mod handle;
+pub mod ledger;
+pub mod recording;
+pub mod tools;
+pub mod worker;
+
+use handle::{CallCommand, Listed};
+use ledger::{Ending, Ledger};
+use recording::{Recorder, RecordingWriter};
+
+/// The call has ended; nothing more can be done with it. How it ended is in its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Over;
+
+/// What wakes a call.
+#[derive(Debug)]
+enum Wake {
+    Leg(LegSignal),
+    Command(CallCommand),
+    Provider(Event),
+    Deadline,
+    Stop,
+}
+
+/// What a call needs from its surroundings.
+pub struct Parts {
+    /// The caller.
+    pub leg: SipLeg,
+    /// Its record, opened.
+    pub ledger: Ledger,
+    /// Where others put their commands.
+    pub inbox: mpsc::Receiver<CallCommand>,
+    /// Ends the call.
+    pub stop: CancellationToken,
+    /// Its place in the table of live calls.
+    pub listed: Listed,
+    /// Set when the organization wants recordings.
+    pub recordings: Option<RecordingWriter>,
+    /// Runs what must not run on a media worker.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// One conversation with one caller.
+pub struct Call {
+    leg: SipLeg,
+    inbox: mpsc::Receiver<CallCommand>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    timer: Pin<Box<Sleep>>,
+    timer_armed: bool,
+    recordings: Option<RecordingWriter>,
+    recorder: Option<Recorder>,
+    runtime: tokio::runtime::Handle,
+    answered: bool,
+    over: Option<Ending>,
+    audio: Vec<i16>,
+    sent: Vec<i16>,
+    prompts: u32,
+    // After the leg: a record is closed once the leg has said goodbye.
+    ledger: Ledger,
+    _listed: Listed,
+}
+
+impl Call {
+    /// The call of these parts. It does nothing until it is told to.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            leg: parts.leg,
+            inbox: parts.inbox,
+            stop: Box::pin(parts.stop.cancelled_owned()),
+            timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
+            timer_armed: false,
+            recordings: parts.recordings,
+            recorder: None,
+            runtime: parts.runtime,
+            answered: false,
+            over: None,
+            audio: Vec::with_capacity(960),
+            sent: Vec::with_capacity(480),
+            prompts: 0,
+            ledger: parts.ledger,
+            _listed: parts.listed,
+        }
+    }
+
+    /// Lets the caller's phone ring: 180.
+    pub fn ring(&mut self) {
+        if !self.answered {
+            self.leg.ring(false);
+            self.phase(Phase::Ringing, Floor::None);
+        }
+    }
+
+    /// Lets the caller hear audio before the answer: 183.
+    pub fn early_media(&mut self) {
+        if !self.answered {
+            self.leg.ring(true);
+            self.phase(Phase::Ringing, Floor::None);
+        }
+    }
+
+    /// Answers, unless that is done already.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub async fn answer(&mut self) -> Result<(), Over> {
+        if let Some(Over) = self.is_over() {
+            return Err(Over);
+        }
+        if self.answered {
+            return Ok(());
+        }
+        self.answered = true;
+        self.leg.answer();
+        let now = Instant::now();
+        let codec = self.leg.codec().map_or_else(|| "unknown".to_owned(), |codec| codec.to_string());
+        self.ledger.answered(now, codec);
+        self.start_recording(now);
+        info!(setup_ms = self.ledger.elapsed_ms(now), "call answered");
+        Ok(())
+    }
+
+    /// Whether the call has been answered.
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Lets time pass; media flows meanwhile.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub async fn wait(&mut self, span: Duration) -> Result<(), Over> {
+        let until = Instant::now() + span;
+        loop {
+            match self.next(None, Some(until)).await? {
+                Wake::Deadline => return Ok(()),
+                Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
+                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+            }
+        }
+    }
+
+    /// Plays 24 kHz audio to its end, or for `limit` if that is shorter.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub async fn play(&mut self, pcm: &[i16], limit: Option<Duration>) -> Result<(), Over> {
+        self.prompts += 1;
+        let item = ItemKey::from(format!("prompt-{}", self.prompts).as_str());
+        self.leg.play(&item, pcm);
+        self.leg.end_item(&item);
+        // One that is never finished (the caller holds) ends by the clock.
+        let length = Duration::from_secs_f64(pcm.len() as f64 / f64::from(crate::audio::BRIDGE_RATE));
+        let until = Instant::now() + limit.unwrap_or(length + PROMPT_SLACK);
+        loop {
+            match self.next(None, Some(until)).await? {
+                Wake::Leg(LegSignal::ItemFinished { item: finished, .. }) if finished == item => {
+                    return Ok(());
+                }
+                Wake::Deadline => {
+                    self.leg.clear();
+                    return Ok(());
+                }
+                Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
+                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+            }
+        }
+    }
+
+    /// Gives the caller their own audio back, for `span` or until they hang up.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub async fn echo(&mut self, span: Option<Duration>) -> Result<(), Over> {
+        self.phase(Phase::InCall, Floor::None);
+        let until = span.map(|span| Instant::now() + span);
+        let item = ItemKey::from("echo");
+        let mut heard = Vec::new();
+        loop {
+            match self.next(None, until).await? {
+                Wake::Leg(LegSignal::Audio { .. }) => {
+                    heard.clear();
+                    self.hear(|pcm| heard.extend_from_slice(pcm));
+                    self.leg.play(&item, &heard);
+                }
+                Wake::Deadline => {
+                    self.leg.end_item(&item);
+                    return Ok(());
+                }
+                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+            }
+        }
+    }
+
+    /// Refuses a call that was not answered, and hangs up one that was.
+    pub fn reject(&mut self, status: StatusCode, reason: &str) {
+        if self.answered {
+            return self.hang_up("system", reason);
+        }
+        self.leg.reject(status, Vec::new());
+        let disposition = if status.get() == 486 { Disposition::Busy } else { Disposition::Rejected };
+        self.end(Ending::new(disposition, "system", status.get(), reason));
+    }
+
+    /// Hangs up in the ordinary way.
+    pub fn hang_up(&mut self, by: &str, reason: &str) {
+        self.leg.hang_up(HangupReason::normal());
+        let answered = self.answered;
+        let disposition = if answered { Disposition::Completed } else { Disposition::Rejected };
+        self.end(Ending::new(disposition, by, if answered { 200 } else { 480 }, reason));
+    }
+
+    /// Ends a call that went wrong.
+    pub fn fail(&mut self, status: StatusCode, reason: &str) {
+        if self.answered {
+            let text = reason.to_owned();
+            self.leg.hang_up(HangupReason { protocol: "Q.850", cause: 41, text });
+        } else {
+            self.leg.reject(status, Vec::new());
+        }
+        self.end(Ending::new(Disposition::Failed, "system", status.get(), reason));
+    }
+
+    /// Closes the record. Called by whoever runs the call, once its flow has ended.
+    pub fn finish(mut self) {
+        if self.over.is_none() {
+            self.hang_up("system", "the flow has ended");
+        }
+        let now = Instant::now();
+        if let Some(quality) = self.leg.quality() {
+            report(&quality);
+            self.ledger.record(CallEventKind::Quality(quality));
+        }
+        if let Some(recorder) = self.recorder.take() {
+            let file = file_name(recorder.file().to_owned());
+            drop(recorder);
+            self.ledger.record(CallEventKind::Recording { state: "stopped".to_owned(), file });
+        }
+        if let Some(ending) = self.over.take() {
+            info!(disposition = ending.disposition.as_str(), by = ending.by, "call ended");
+            self.ledger.end(now, ending);
+        }
+    }
+
+    /// Waits for what the present step must know of. Hang-ups, commands that end the call, hold, keys
+    /// and recording are dealt with here, for every step alike.
+    async fn next(
+        &mut self,
+        mut session: Option<&mut (dyn Session + '_)>,
+        deadline: Option<Instant>,
+    ) -> Result<Wake, Over> {
+        if let Some(Over) = self.is_over() {
+            return Err(Over);
+        }
+        self.timer_armed = deadline.is_some();
+        if let Some(deadline) = deadline {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
+        match &wake {
+            Wake::Leg(LegSignal::HungUp(hang_up)) => self.hung_up(hang_up.clone()),
+            Wake::Leg(LegSignal::Sent { due, .. }) => self.record_sent(*due),
+            Wake::Leg(LegSignal::MediaChanged { state, codec }) => {
+                let (state, codec) = ((*state).to_owned(), codec.to_string());
+                self.ledger.record(CallEventKind::Media { state, codec });
+            }
+            Wake::Leg(LegSignal::Dtmf { digit, method }) => {
+                let (digit, method) = (*digit, (*method).to_owned());
+                self.ledger.record(CallEventKind::Dtmf { digit, method });
+            }
+            Wake::Command(CallCommand::End { by, reason }) => {
+                let (by, reason) = (by.clone(), reason.clone());
+                self.hang_up(&by, &reason);
+            }
+            Wake::Command(CallCommand::Drain) if !self.answered => {
+                self.leg.reject(StatusCode::SERVICE_UNAVAILABLE, Vec::new());
+                self.end(Ending::new(Disposition::Rejected, "system", 503, "the server is stopping"));
+            }
+            Wake::Stop => {
+                let text = "the server is stopping".to_owned();
+                self.leg.hang_up(HangupReason { protocol: "Q.850", cause: 41, text: text.clone() });
+                self.end(Ending::new(Disposition::Interrupted, "system", 503, text));
+            }
+            Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline => {}
+        }
+        if self.over.is_some() { Err(Over) } else { Ok(wake) }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, session: Option<&mut (dyn Session + '_)>) -> Poll<Wake> {
+        if let Poll::Ready(signal) = self.leg.poll(cx) {
+            return Poll::Ready(Wake::Leg(signal));
+        }
+        if let Some(session) = session
+            && let Poll::Ready(event) = session.poll_event(cx)
+        {
+            return Poll::Ready(Wake::Provider(event));
+        }
+        if let Poll::Ready(Some(command)) = self.inbox.poll_recv(cx) {
+            return Poll::Ready(Wake::Command(command));
+        }
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Stop);
+        }
+        if self.timer_armed && self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Takes the caller's audio off the leg, for the recording and for `listener`.
+    fn hear(&mut self, listener: impl FnOnce(&[i16])) {
+        self.audio.clear();
+        self.leg.take_audio(&mut self.audio);
+        if self.audio.is_empty() {
+            return;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.caller(Instant::now(), &self.audio);
+        }
+        listener(&self.audio);
+    }
+
+    fn record_sent(&mut self, due: Instant) {
+        if let Some(recorder) = &mut self.recorder {
+            self.sent.clear();
+            self.leg.sent_frame(&mut self.sent);
+            recorder.sent(due, &self.sent);
+        }
+    }
+
+    fn start_recording(&mut self, now: Instant) {
+        if let Some(writer) = &self.recordings {
+            let recorder = writer.record(&format!("{}.wav", self.ledger.call()), now);
+            let file = file_name(recorder.file().to_owned());
+            self.recorder = Some(recorder);
+            self.ledger.record(CallEventKind::Recording { state: "started".to_owned(), file });
+        }
+    }
+
+    fn phase(&mut self, phase: Phase, floor: Floor) {
+        self.ledger.record(CallEventKind::Phase { phase, floor });
+    }
+
+    fn hung_up(&mut self, hang_up: HangUp) {
+        debug!(cause = ?hang_up.cause, status = hang_up.status, "the leg is over");
+        let (disposition, by) = match hang_up.cause {
+            HangUpCause::Peer => (Disposition::Completed, "caller"),
+            HangUpCause::Cancelled => (Disposition::Cancelled, "caller"),
+            HangUpCause::Refused if hang_up.status == 486 => (Disposition::Busy, "callee"),
+            HangUpCause::Refused => (Disposition::NoAnswer, "callee"),
+            HangUpCause::MediaTimeout | HangUpCause::Lost => (Disposition::Failed, "system"),
+        };
+        self.end(Ending::new(disposition, by, hang_up.status, hang_up.reason));
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.over.get_or_insert(ending);
+    }
+
+    fn is_over(&self) -> Option<Over> {
+        self.over.as_ref().map(|_| Over)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.ledger.elapsed_ms(Instant::now())
+    }
+}
+
+/// What a call leaves in the metrics.
+fn report(quality: &crate::event::Quality) {
+    metrics::counter!("tandem_rtp_packets_received_total").increment(quality.packets_received);
+    metrics::counter!("tandem_rtp_packets_sent_total").increment(quality.packets_sent);
+    metrics::counter!("tandem_rtp_packets_lost_total").increment(quality.packets_lost);
+    metrics::counter!("tandem_rtp_packets_late_total").increment(quality.packets_late);
+    metrics::counter!("tandem_rtp_packets_duplicate_total").increment(quality.packets_duplicate);
+    metrics::counter!("tandem_rtp_packets_foreign_total").increment(quality.packets_foreign);
+    metrics::counter!("tandem_rtp_concealed_ms_total").increment(quality.concealed_ms);
+    metrics::counter!("tandem_playout_underruns_total").increment(quality.underruns);
+    metrics::counter!("tandem_playout_late_total").increment(quality.pacing_late);
+    for (name, millis) in [
+        ("tandem_pacing_p99_seconds", quality.pacing_p99_ms),
+        ("tandem_uplink_p99_seconds", quality.uplink_p99_ms),
+    ] {
+        if let Some(millis) = millis {
+            metrics::histogram!(name).record(millis / 1000.0);
+        }
+    }
+    if let Some(mos) = quality.mos {
+        metrics::histogram!("tandem_call_mos").record(mos);
+    }
+}
+
+fn file_name(path: PathBuf) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A prompt may take this much longer than its length before it is given up.
+const PROMPT_SLACK: Duration = Duration::from_secs(2);
+
+/// Short prompts of our own, made once.
+#[derive(Debug, Clone)]
+pub struct Prompts {
+    /// Said when the assistant is lost in mid-call and the call must end.
+    pub apology: Arc<[i16]>,
+}
+
+impl Prompts {
+    /// Speaks the prompts with the built-in voice.
+    pub fn spoken() -> Self {
+        let words = "I am sorry, we have a technical problem. Please call again in a moment. Goodbye.";
+        Self { apology: crate::audio::voice::speak(words).into() }
+    }
+}

@@ -1,0 +1,251 @@
+//! `tandem call`: live and past calls, through the API.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::failure::{Exit, Failure};
+use super::output::{Style, ago, clock};
+use super::{Context, tail};
+use crate::id::CallId;
+use crate::telemetry::for_terminal;
+use crate::time::UnixMs;
+
+/// Look at calls and act on them.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:\n  tandem call list\n  tandem call tail call_01KE0000000000000000000000")]
+pub struct CallArgs {
+    #[command(subcommand)]
+    command: CallCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CallCommand {
+    /// List calls, the latest first.
+    #[command(before_help = "Examples:\n  tandem call list --live\n  tandem call list --limit 200 --json")]
+    List(ListArgs),
+    /// Show one call.
+    #[command(
+        before_help = "Examples:\n  tandem call show call_01KE0000000000000000000000\n  tandem call list -q | head -1 | xargs tandem call show"
+    )]
+    Show {
+        /// The call.
+        id: CallId,
+    },
+    /// Print what happens as it happens; with --json one object a line.
+    #[command(
+        before_help = "Examples:\n  tandem call tail\n  tandem call tail call_01KE0000000000000000000000 --json"
+    )]
+    Tail(tail::TailArgs),
+    /// End a call.
+    #[command(
+        before_help = "Examples:\n  tandem call end call_01KE0000000000000000000000\n  tandem call list --live -q | xargs -n 1 tandem call end"
+    )]
+    End {
+        /// The call.
+        id: CallId,
+    },
+    /// Let the assistant say something.
+    #[command(
+        before_help = "Examples:\n  tandem call say call_01KE0000000000000000000000 \"We close in five minutes.\"\n  tandem call say call_01KE0000000000000000000000 one moment please"
+    )]
+    Say {
+        /// The call.
+        id: CallId,
+        /// The words.
+        #[arg(required = true, num_args = 1..)]
+        text: Vec<String>,
+    },
+    /// Print what was said.
+    #[command(
+        before_help = "Examples:\n  tandem call transcript call_01KE0000000000000000000000\n  tandem call transcript call_01KE0000000000000000000000 --json"
+    )]
+    Transcript {
+        /// The call.
+        id: CallId,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Only calls that are up now.
+    #[arg(long)]
+    live: bool,
+    /// How many, 1 to 200.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+    limit: u16,
+    /// Go on after a page: its `next_cursor`.
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    /// Only calls of this number.
+    #[arg(long, value_name = "NUMBER")]
+    from: Option<String>,
+    /// Only calls to this number.
+    #[arg(long, value_name = "NUMBER")]
+    to: Option<String>,
+}
+
+pub(super) async fn run(context: &Context, args: CallArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    match args.command {
+        CallCommand::List(args) => list(context, client.get(&args.path()).await?),
+        CallCommand::Show { id } => show(context, client.get(&format!("/api/v1/calls/{id}")).await?),
+        CallCommand::Tail(args) => tail::run(context, &client, &args).await,
+        CallCommand::End { id } => {
+            let answer = client.post(&format!("/api/v1/calls/{id}/end"), JSON, "{}".into()).await?;
+            done(context, id, "ended", answer)
+        }
+        CallCommand::Say { id, text } => {
+            let body = json!({ "text": text.join(" ") }).to_string();
+            let answer = client.post(&format!("/api/v1/calls/{id}/say"), JSON, body).await?;
+            done(context, id, "said", answer)
+        }
+        CallCommand::Transcript { id } => {
+            transcript(context, client.get(&format!("/api/v1/calls/{id}/transcript")).await?)
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+impl ListArgs {
+    fn path(&self) -> String {
+        let mut path = format!("/api/v1/calls?limit={}", self.limit);
+        if self.live {
+            path.push_str("&live=true");
+        }
+        for (name, value) in [("after", &self.after), ("from", &self.from), ("to", &self.to)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", percent(value)));
+            }
+        }
+        path
+    }
+}
+
+/// For a query: everything but letters, digits and `-._~` as `%XX` (RFC 3986 §2.1).
+fn percent(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn list(context: &Context, page: Value) -> Result<(), Failure> {
+    if context.output.json {
+        return context.output.document(&page);
+    }
+    let calls = page["data"].as_array().cloned().unwrap_or_default();
+    if context.output.quiet {
+        return calls.iter().try_for_each(|call| context.output.line(&text(&call["id"])));
+    }
+    let now = UnixMs::now();
+    let rows: Vec<_> = calls
+        .iter()
+        .map(|call| {
+            vec![
+                text(&call["id"]),
+                text(&call["from"]),
+                text(&call["to"]),
+                state(call),
+                UnixMs::parse_rfc3339(&text(&call["created_at"]))
+                    .map_or_else(|_| String::new(), |at| ago(at, now)),
+                call["duration_ms"].as_u64().map_or_else(String::new, clock),
+                text(&call["assistant"]),
+                text(&call["trunk"]),
+            ]
+        })
+        .collect();
+    context.output.table(&["ID", "FROM", "TO", "STATE", "BEGAN", "LENGTH", "ASSISTANT", "TRUNK"], &rows)?;
+    if let Some(cursor) = page["next_cursor"].as_str() {
+        context.output.remark(&format!("more: tandem call list --after {cursor}"));
+    }
+    Ok(())
+}
+
+/// Its disposition once it is over, its phase before.
+fn state(call: &Value) -> String {
+    let over = text(&call["disposition"]);
+    if over.is_empty() { text(&call["phase"]) } else { over }
+}
+
+fn show(context: &Context, call: Value) -> Result<(), Failure> {
+    if context.output.json {
+        return context.output.document(&call);
+    }
+    if context.output.quiet {
+        return context.output.line(&text(&call["id"]));
+    }
+    print_fields(context, &call, "")
+}
+
+fn print_fields(context: &Context, value: &Value, indent: &str) -> Result<(), Failure> {
+    for (key, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        let name = context.output.paint(Style::Faint, &format!("{indent}{key}:"));
+        if value.is_object() {
+            context.output.line(&name)?;
+            print_fields(context, value, &format!("{indent}  "))?;
+        } else {
+            context.output.line(&format!("{name} {}", text(value)))?;
+        }
+    }
+    Ok(())
+}
+
+fn done(context: &Context, id: CallId, what: &str, answer: Value) -> Result<(), Failure> {
+    if context.output.json {
+        let answer = if answer.is_null() { json!({ "id": id, what: true }) } else { answer };
+        return context.output.document(&answer);
+    }
+    context.output.line(&id.to_string())
+}
+
+fn transcript(context: &Context, page: Value) -> Result<(), Failure> {
+    if context.output.json {
+        return context.output.document(&page);
+    }
+    let lines = ["data", "lines"].iter().find_map(|key| page[*key].as_array()).or(page.as_array());
+    let lines = lines.ok_or_else(|| {
+        Failure::new(
+            Exit::Failure,
+            "the server's answer has no lines in it",
+            "use a Tandem of about this version",
+        )
+    })?;
+    lines.iter().try_for_each(|line| context.output.line(&transcript_line(context, line)))
+}
+
+/// `0:07  caller     Hello?` with the part that was not heard struck out by words.
+pub(super) fn transcript_line(context: &Context, line: &Value) -> String {
+    let who = text(&line["who"]);
+    let style = match who.as_str() {
+        "caller" => Style::Cyan,
+        "assistant" => Style::Green,
+        _ => Style::Yellow,
+    };
+    let time = clock(line["start_ms"].as_u64().unwrap_or_default());
+    let mut words = text(&line["text"]);
+    if line["heard"] == "cut" {
+        let heard = line["heard_text"]
+            .as_str()
+            .map_or_else(String::new, |heard| format!(", heard: \"{}\"", for_terminal(heard)));
+        words.push_str(&context.output.paint(Style::Faint, &format!(" [cut{heard}]")));
+    }
+    format!("{time:>7}  {}  {words}", context.output.paint(style, &format!("{who:<10}")))
+}
+
+/// A JSON value for people.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => for_terminal(text),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(percent("+1 555&x=ü"), "%2B1%20555%26x%3D%C3%BC");
+    }
+}

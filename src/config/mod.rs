@@ -1,0 +1,127 @@
+//! Configuration: `tandem.toml`, the environment and the command line, as one typed [`Config`].
+//!
+//! ```text
+//! file, variables, options → tree (with places) → checked against the schema → Config → rules
+//! ```
+//!
+//! The schema is derived from the types of this module: their documentation, defaults and examples are
+//! what `config schema` prints and `tandem init` writes. Everything that is wrong is found in one go, as
+//! [`Finding`]s with file, line, column, key and fix. Later layers win: defaults, file, environment
+//! (`TANDEM__SECTION__KEY`), command line. Nothing here listens, connects or spawns.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+mod check;
+mod later;
+mod layers;
+mod load;
+mod media;
+mod providers;
+mod rules;
+mod secrets;
+mod sections;
+mod show;
+mod sip;
+mod template;
+mod tree;
+
+pub mod finding;
+pub mod flow;
+pub mod resources;
+pub mod values;
+
+pub use finding::{Finding, Place, Severity};
+pub use later::{Ari, AudioSocket, Cluster};
+pub use load::{Loaded, Sources, load};
+pub use media::{CodecName, Media};
+pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
+pub use rules::BUILT_IN_PROFILES;
+pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store};
+pub use show::{Setting, shown, to_toml};
+pub use sip::{InboundAuth, OptionsPolicy, Sip, SipTls, Trunk, UnknownSources};
+pub use template::template;
+pub use values::{Network, PortRange, SipListen, SipTransport};
+
+/// Everything `tandem.toml` can say, checked.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "tandem.toml")]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// SIP: where it listens and how it behaves.
+    pub sip: Sip,
+    /// RTP and the threads that handle it.
+    pub media: Media,
+    /// The HTTP API, the live feed, health and metrics.
+    pub http: Http,
+    /// The database.
+    pub store: Store,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What happens on SIGTERM.
+    pub drain: Drain,
+    /// Call recordings.
+    pub recording: Recording,
+    /// Which AI answers when nothing more specific is said.
+    pub routing: Routing,
+    /// Realtime speech AIs by name. `scripted` is there without being written.
+    pub providers: BTreeMap<String, ProviderSection>,
+    /// Connections to carriers and PBXs.
+    pub trunk: Vec<Trunk>,
+    /// Several nodes as one installation. Not available in this version.
+    pub cluster: Option<Cluster>,
+    /// Calls from Asterisk's AudioSocket application. Not available in this version.
+    pub audiosocket: Option<AudioSocket>,
+    /// Calls controlled through Asterisk's REST interface. Not available in this version.
+    pub ari: Option<Ari>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let scripted = ProviderSection::Scripted(Scripted::default());
+        Self {
+            node: Node::default(),
+            sip: Sip::default(),
+            media: Media::default(),
+            http: Http::default(),
+            store: Store::default(),
+            log: Log::default(),
+            drain: Drain::default(),
+            recording: Recording::default(),
+            routing: Routing::default(),
+            providers: BTreeMap::from([(BUILT_IN.into(), scripted)]),
+            trunk: Vec::new(),
+            cluster: None,
+            audiosocket: None,
+            ari: None,
+        }
+    }
+}
+
+impl Config {
+    /// The Unix socket for commands on this host.
+    pub fn socket_path(&self) -> PathBuf {
+        self.http.socket.clone().unwrap_or_else(|| self.node.data_dir.join("tandem.sock"))
+    }
+
+    /// The directory of recordings.
+    pub fn recordings_dir(&self) -> PathBuf {
+        self.recording.dir.clone().unwrap_or_else(|| self.node.data_dir.join("recordings"))
+    }
+
+    /// Most calls at a time: the limit, or what the RTP ports allow if that is less.
+    pub fn call_limit(&self) -> u32 {
+        let ports = self.media.rtp_ports.pairs();
+        if self.sip.max_calls == 0 { ports } else { ports.min(self.sip.max_calls) }
+    }
+}
+
+/// The JSON Schema of `tandem.toml`, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}

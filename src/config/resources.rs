@@ -1,0 +1,399 @@
+//! `resources.toml`: organizations, users, assistants and numbers, as `tandem apply` takes them and in the
+//! shape of the REST bodies.
+//!
+//! A file may refer to what is in the store already, so references are judged against [`Known`]. The store
+//! has types of its own for what it keeps; their JSON is that of the types here.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{Checker, nearest};
+use super::finding::{self, Finding};
+use super::flow::Step;
+use super::load;
+use super::tree::{self, Item};
+
+/// The contents of a resources file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "resources.toml")]
+pub struct Resources {
+    /// Tenants.
+    pub organization: Vec<Organization>,
+    /// People with a login.
+    pub user: Vec<User>,
+    /// AI personas.
+    pub assistant: Vec<Assistant>,
+    /// Phone numbers and what happens to calls of them.
+    pub number: Vec<Number>,
+}
+
+/// A tenant: one business.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Organization {
+    /// Unique short name.
+    #[schemars(extend("format" = "name"), example = &"acme")]
+    pub name: String,
+    /// `on` when callers are told and have consented: calls are recorded if `recording.enabled` is set too.
+    #[serde(default)]
+    pub recording: RecordingConsent,
+}
+
+/// Consent to recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum RecordingConsent {
+    /// Audio is never kept.
+    #[default]
+    Off,
+    /// Calls may be recorded.
+    On,
+}
+
+/// Someone with a login.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Owner. Absent only for the role `admin`.
+    #[serde(default)]
+    #[schemars(example = &"acme")]
+    pub organization: Option<String>,
+    /// Address to log in with; unique.
+    #[schemars(extend("format" = "mail-address"), example = &"ann@example.com")]
+    pub email: String,
+    /// Name for people.
+    #[serde(default)]
+    #[schemars(example = &"Ann Smith")]
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+}
+
+/// What a user or token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Role {
+    /// The whole installation.
+    Admin,
+    /// One organization.
+    Manager,
+    /// Watches and helps agents.
+    Supervisor,
+    /// Handles calls.
+    Agent,
+    /// Reads.
+    Analyst,
+}
+
+impl Role {
+    /// As in JSON and SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Manager => "manager",
+            Self::Supervisor => "supervisor",
+            Self::Agent => "agent",
+            Self::Analyst => "analyst",
+        }
+    }
+}
+
+/// An AI persona.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Assistant {
+    /// Owner.
+    #[schemars(example = &"acme")]
+    pub organization: String,
+    /// Name, unique in its organization.
+    #[schemars(extend("format" = "name"), example = &"reception")]
+    pub name: String,
+    /// Providers in order of preference. Empty: `routing.default_chain`.
+    #[serde(default)]
+    #[schemars(example = ["openai", "scripted"])]
+    pub chain: Vec<String>,
+    /// Provider's model. Absent: the provider's configured one.
+    #[serde(default)]
+    #[schemars(example = &"gpt-realtime-2.1")]
+    pub model: Option<String>,
+    /// Provider's voice. Absent: the provider's configured one.
+    #[serde(default)]
+    #[schemars(example = &"marin")]
+    pub voice: Option<String>,
+    /// BCP 47 language of callers, as a hint for transcription. Absent: any.
+    #[serde(default)]
+    #[schemars(example = &"en-US")]
+    pub language: Option<String>,
+    /// The system prompt.
+    #[serde(default)]
+    #[schemars(example = &"You answer the phone for Acme.")]
+    pub instructions: String,
+    /// What the assistant says first. Absent: it waits for the caller.
+    #[serde(default)]
+    #[schemars(example = &"Acme, good morning!")]
+    pub greeting: Option<String>,
+    /// Tools it may use.
+    #[serde(default)]
+    #[schemars(example = ["end_call", "send_dtmf"])]
+    pub tools: Vec<String>,
+    /// How the end of the caller's turn is found. Absent: the provider's default.
+    #[serde(default)]
+    #[schemars(example = TurnDetection::SemanticVad { eagerness: Some(Eagerness::High) })]
+    pub turn_detection: Option<TurnDetection>,
+    /// For the provider kind `scripted`: its script file. Absent: the provider's configured one.
+    #[serde(default)]
+    #[schemars(example = &"scripts/reception.toml")]
+    pub script: Option<PathBuf>,
+    /// Seconds after which the call is ended politely. 1 to 86400. Absent: no limit.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 86_400), example = 1800)]
+    pub max_duration_s: Option<u32>,
+}
+
+/// How the end of the caller's turn is found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(inline)]
+pub enum TurnDetection {
+    /// By silence after speech.
+    ServerVad {
+        /// 0 to 1; higher needs louder speech.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 0, max = 1), example = 0.5)]
+        threshold: Option<f32>,
+        /// Audio kept from before the detected start, in milliseconds. At most 5000.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 5000), example = 300)]
+        prefix_padding_ms: Option<u32>,
+        /// Silence that ends a turn, in milliseconds. 100 to 10000.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 100, max = 10_000), example = 500)]
+        silence_duration_ms: Option<u32>,
+    },
+    /// By what was said.
+    SemanticVad {
+        /// How soon a turn is believed to be over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(example = Eagerness::Auto)]
+        eagerness: Option<Eagerness>,
+    },
+}
+
+/// How soon semantic turn detection believes that a turn is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Eagerness {
+    /// Lets callers think.
+    Low,
+    /// Between the two.
+    Medium,
+    /// Answers quickly.
+    High,
+    /// The service decides.
+    Auto,
+}
+
+/// A number and what happens to its calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Number {
+    /// Owner.
+    #[schemars(example = &"acme")]
+    pub organization: String,
+    /// E.164, or a plain SIP user such as `100`; `*` matches what has no entry of its own.
+    #[schemars(extend("format" = "number"), example = &"+15550100")]
+    pub number: String,
+    /// What happens to a call, step by step.
+    #[schemars(length(min = 1), example = [Step::Assistant { assistant: "reception".into() }])]
+    pub flow: Vec<Step>,
+}
+
+/// What exists besides the file, for judging its references.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Organizations in the store.
+    pub organizations: Vec<String>,
+    /// Assistants in the store: organization and name.
+    pub assistants: Vec<(String, String)>,
+    /// Configured providers.
+    pub providers: Vec<String>,
+    /// Tools that assistants can use.
+    pub tools: Vec<String>,
+}
+
+/// Reads a resources file and reports everything that is wrong with it at once. `file` is its name in
+/// findings. Without `known` (a client that has no store) references are not judged.
+pub fn parse(file: &str, text: &str, known: Option<&Known>) -> (Resources, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let root = tree::parse(file, text, &mut findings);
+    let checker = Checker::new(schema());
+    let right = load::check(&checker, &root, &mut findings);
+    let resources = serde_json::from_value(right.to_json()).unwrap_or_else(|error| {
+        let message = format!("the file cannot be read: {error}");
+        findings.push(Finding::error(&root.place, "", message, "correct the value"));
+        Resources::default()
+    });
+    let mut rules = Rules { resources: &resources, tree: &right, whole: &root, findings: &mut findings };
+    rules.names();
+    rules.flows();
+    if let Some(known) = known {
+        rules.references(known);
+    }
+    finding::sort(&mut findings);
+    (resources, findings)
+}
+
+/// The JSON Schema of a resources file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Resources).to_value()
+}
+
+struct Rules<'a> {
+    resources: &'a Resources,
+    tree: &'a Item,
+    whole: &'a Item,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Rules<'_> {
+    fn error(&mut self, key: &str, message: impl Into<String>, fix: impl Into<String>) {
+        let (place, key) = self.tree.locate(key);
+        self.findings.push(Finding::error(&place, key, message, fix));
+    }
+
+    fn warning(&mut self, key: &str, message: impl Into<String>, fix: impl Into<String>) {
+        let (place, key) = self.tree.locate(key);
+        self.findings.push(Finding::warning(&place, key, message, fix));
+    }
+
+    /// Names are unique where they must be.
+    fn names(&mut self) {
+        let resources = self.resources;
+        let organizations = resources.organization.iter().map(|o| ("name", o.name.clone()));
+        let users = resources.user.iter().map(|u| ("email", u.email.to_lowercase()));
+        let assistants =
+            resources.assistant.iter().map(|a| ("name", format!("{}/{}", a.organization, a.name)));
+        let numbers = resources.number.iter().map(|n| ("number", n.number.clone()));
+        self.unique("organization", organizations.collect());
+        self.unique("user", users.collect());
+        self.unique("assistant", assistants.collect());
+        self.unique("number", numbers.collect());
+        for (index, user) in resources.user.iter().enumerate() {
+            if user.organization.is_none() && user.role != Role::Admin {
+                let message = format!("a user with role {} needs an organization", user.role.as_str());
+                self.error(&format!("user[{index}].organization"), message, "add organization = \"acme\"");
+            }
+        }
+    }
+
+    fn unique(&mut self, kind: &str, names: Vec<(&str, String)>) {
+        for (index, (field, name)) in names.iter().enumerate() {
+            if let Some(first) = names[..index].iter().position(|(_, earlier)| earlier == name) {
+                let message = format!("\"{name}\" is also {kind}[{first}]");
+                self.error(&format!("{kind}[{index}].{field}"), message, "remove one of the two");
+            }
+        }
+    }
+
+    fn flows(&mut self) {
+        let resources = self.resources;
+        for (number_index, number) in resources.number.iter().enumerate() {
+            let mut answered = false;
+            for (index, step) in number.flow.iter().enumerate() {
+                let key = format!("number[{number_index}].flow[{index}]");
+                if answered && step.needs_unanswered() {
+                    let message = format!("`{}` comes after a step that answers the call", step.name());
+                    self.error(&key, message, "move it before that step");
+                }
+                if let Step::Dial { .. } = step {
+                    let message = "outbound dialling is not available in this version";
+                    self.warning(&key, message, "the step is skipped; use an assistant");
+                }
+                if step.is_last() && index + 1 < number.flow.len() {
+                    let message = format!("nothing after `{}` is reached", step.name());
+                    self.warning(&key, message, "remove the steps that follow");
+                }
+                answered |= step.needs_answer();
+            }
+        }
+    }
+
+    fn references(&mut self, known: &Known) {
+        let resources = self.resources;
+        let mut organizations = known.organizations.clone();
+        organizations.extend(self.written("organization", "name"));
+        let users = resources.user.iter().enumerate();
+        let users = users.filter_map(|(i, u)| Some((format!("user[{i}]"), u.organization.clone()?)));
+        let assistants = resources.assistant.iter().enumerate();
+        let assistants = assistants.map(|(i, a)| (format!("assistant[{i}]"), a.organization.clone()));
+        let numbers = resources.number.iter().enumerate();
+        let numbers = numbers.map(|(i, n)| (format!("number[{i}]"), n.organization.clone()));
+        for (key, organization) in users.chain(assistants).chain(numbers) {
+            let key = format!("{key}.organization");
+            self.refer(&key, "organization", &organization, &organizations);
+        }
+        for (index, assistant) in resources.assistant.iter().enumerate() {
+            for (place, provider) in assistant.chain.iter().enumerate() {
+                self.refer(
+                    &format!("assistant[{index}].chain[{place}]"),
+                    "provider",
+                    provider,
+                    &known.providers,
+                );
+            }
+            for (place, tool) in assistant.tools.iter().enumerate() {
+                if !known.tools.contains(tool) {
+                    let fix =
+                        format!("the assistant works without it; available: {}", known.tools.join(", "));
+                    let message = format!("the tool \"{tool}\" is not available in this version");
+                    self.warning(&format!("assistant[{index}].tools[{place}]"), message, fix);
+                }
+            }
+        }
+        self.assistants_of_flows(known);
+    }
+
+    fn assistants_of_flows(&mut self, known: &Known) {
+        let resources = self.resources;
+        for (number_index, number) in resources.number.iter().enumerate() {
+            let mut names: Vec<String> = known
+                .assistants
+                .iter()
+                .filter(|(o, _)| *o == number.organization)
+                .map(|(_, n)| n.clone())
+                .collect();
+            names.extend(self.written("assistant", "name"));
+            for (index, step) in number.flow.iter().enumerate() {
+                if let Step::Assistant { assistant } = step {
+                    let key = format!("number[{number_index}].flow[{index}].assistant");
+                    let of = format!("assistant of \"{}\"", number.organization);
+                    self.refer(&key, &of, assistant, &names);
+                }
+            }
+        }
+    }
+
+    /// Names of a kind as written, with those of entries that are wrong in other ways.
+    fn written(&self, kind: &str, field: &str) -> Vec<String> {
+        let names = (0..).map_while(|i| self.whole.at(&format!("{kind}[{i}]")));
+        names.filter_map(|entry| entry.at(field)?.to_json().as_str().map(str::to_owned)).collect()
+    }
+
+    fn refer(&mut self, key: &str, kind: &str, name: &str, names: &[String]) {
+        if names.iter().any(|known| known == name) {
+            return;
+        }
+        let fix = match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if names.is_empty() => "there is none yet; add one".to_owned(),
+            None => format!("known: {}", names.join(", ")),
+        };
+        self.error(key, format!("there is no {kind} \"{name}\""), fix);
+    }
+}

@@ -1,0 +1,364 @@
+//! Rules that concern more than one key, or the world outside the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::check::nearest;
+use super::finding::Finding;
+use super::tree::{Item, Value};
+use super::values::{SipTransport, check_format};
+use super::{Config, InboundAuth, ProviderSection};
+
+/// SIP profiles that are part of the program.
+pub const BUILT_IN_PROFILES: [&str; 3] = ["generic", "twilio", "asterisk"];
+
+/// Judges a configuration whose single keys are right.
+/// `tree` is what `config` was made of; `written` also has what was cut from it.
+pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut Vec<Finding>) {
+    let mut rules = Rules { config, tree, written, findings };
+    rules.node();
+    rules.sip();
+    rules.listeners();
+    rules.media();
+    rules.http();
+    rules.log();
+    rules.providers();
+    rules.chain();
+    rules.trunks();
+    rules.later();
+}
+
+struct Rules<'a> {
+    config: &'a Config,
+    tree: &'a Item,
+    written: &'a Item,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Rules<'_> {
+    fn error(&mut self, key: &str, message: impl Into<String>, fix: impl Into<String>) {
+        let (place, key) = self.tree.locate(key);
+        self.findings.push(Finding::error(&place, key, message, fix));
+    }
+
+    fn warning(&mut self, key: &str, message: impl Into<String>, fix: impl Into<String>) {
+        let (place, key) = self.tree.locate(key);
+        self.findings.push(Finding::warning(&place, key, message, fix));
+    }
+
+    fn written(&self, key: &str) -> bool {
+        self.written.at(key).is_some()
+    }
+
+    fn node(&mut self) {
+        let dir = &self.config.node.data_dir;
+        if dir.exists() && !dir.is_dir() {
+            let message = format!("{} is not a directory", dir.display());
+            self.error("node.data_dir", message, "name a directory; it is created when missing");
+        }
+    }
+
+    fn sip(&mut self) {
+        let sip = &self.config.sip;
+        if sip.t1 > sip.t2 {
+            self.error(
+                "sip.t1",
+                "t1 is longer than t2",
+                "make t1 shorter, such as \"500ms\" (RFC 3261 table 4)",
+            );
+        }
+        if sip.profiles_dir != super::Sip::default().profiles_dir && !sip.profiles_dir.is_dir() {
+            let message = format!("{} is not a directory", sip.profiles_dir.display());
+            self.error(
+                "sip.profiles_dir",
+                message,
+                "create it, or remove the key to use the built-in profiles alone",
+            );
+        }
+        let wide = sip.listen.iter().any(|listen| !listen.address.ip().is_loopback());
+        match sip.advertise {
+            Some(address) if address.is_unspecified() => {
+                let message = format!("{address} cannot be put into Contact and SDP");
+                self.error("sip.advertise", message, "write the address peers can reach, or remove the key");
+            }
+            Some(address) if address.is_loopback() && wide => {
+                let fix = "write the address peers can reach";
+                self.warning("sip.advertise", format!("peers elsewhere cannot reach {address}"), fix);
+            }
+            _ => {}
+        }
+        if wide && self.config.trunk.is_empty() && !self.written("trunk") {
+            let fix = "add a [[trunk]] with an `allow` list; see `tandem init`";
+            self.warning("sip.listen", "other machines can reach SIP, but no trunk lets their calls in", fix);
+        }
+    }
+
+    /// No two listeners on one socket.
+    fn listeners(&mut self) {
+        let mut taken: Vec<(bool, SocketAddr, String)> = Vec::new();
+        let sip = self.config.sip.listen.iter().enumerate();
+        let sip = sip.map(|(i, l)| (l.transport == SipTransport::Udp, l.address, format!("sip.listen[{i}]")));
+        let http = (false, self.config.http.listen, "http.listen".to_owned());
+        for (udp, address, key) in sip.chain([http]) {
+            let clash = taken.iter().find(|(u, a, _)| *u == udp && collide(*a, address));
+            if let Some((_, other, other_key)) = clash {
+                let message = format!("{address} is taken by {other_key} ({other})");
+                self.error(&key, message, "give each listener an address and port of its own");
+            }
+            taken.push((udp, address, key));
+        }
+        let ports = self.config.media.rtp_ports;
+        for (_, address, key) in taken.iter().filter(|(udp, ..)| *udp) {
+            if (ports.first..=ports.last).contains(&address.port()) {
+                let message = format!("port {} lies within media.rtp_ports ({ports})", address.port());
+                self.error(key, message, "move the listener or the range");
+            }
+        }
+    }
+
+    fn media(&mut self) {
+        let pairs = self.config.media.rtp_ports.pairs();
+        let wanted = self.config.sip.max_calls;
+        if wanted > pairs && (self.written("media.rtp_ports") || self.written("sip.max_calls")) {
+            let range = self.config.media.rtp_ports;
+            let message = format!("{range} has ports for {pairs} calls, fewer than sip.max_calls ({wanted})");
+            self.warning(
+                "media.rtp_ports",
+                message,
+                format!("widen the range, or set sip.max_calls = {pairs}"),
+            );
+        }
+        let mut seen = Vec::new();
+        for (index, codec) in self.config.media.codecs.iter().enumerate() {
+            if seen.contains(codec) {
+                self.error(&format!("media.codecs[{index}]"), "this codec is listed twice", "remove one");
+            }
+            seen.push(*codec);
+        }
+    }
+
+    fn http(&mut self) {
+        let listen = self.config.http.listen;
+        if !listen.ip().is_loopback() && !self.config.http.insecure {
+            let message =
+                format!("{listen} can be reached by other machines, and HTTP here is not encrypted");
+            let fix = "listen on 127.0.0.1 behind a proxy that does TLS, or set http.insecure = true on a private network";
+            self.error("http.listen", message, fix);
+        }
+        let socket = self.config.socket_path();
+        let length = std::path::absolute(&socket).unwrap_or(socket).as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            let key = if self.written("http.socket") { "http.socket" } else { "node.data_dir" };
+            let message = format!(
+                "the path of the local socket has {length} bytes; the system allows {SOCKET_PATH_MAX}"
+            );
+            self.error(
+                key,
+                message,
+                "set http.socket to a shorter path, such as \"/run/tandem/tandem.sock\"",
+            );
+        }
+    }
+
+    fn log(&mut self) {
+        let level = self.config.log.level.as_str();
+        let words = ["off", "error", "warn", "info", "debug", "trace"];
+        if level.contains(['=', ',']) {
+            if let Err(error) = tracing_subscriber::EnvFilter::try_new(level) {
+                let fix = "write directives such as \"info,tandem::sip=debug\"";
+                self.error("log.level", format!("\"{level}\" is no log filter: {error}"), fix);
+            }
+        } else if !words.contains(&level) {
+            let fix = match nearest(level, words) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => "write error, warn, info, debug or trace".to_owned(),
+            };
+            self.error("log.level", format!("\"{level}\" is no log level"), fix);
+        }
+    }
+
+    fn providers(&mut self) {
+        for name in self.provider_names() {
+            let key = format!("providers.{name}");
+            if let Err(problem) = check_format("name", &name).and_then(|()| check_no_dot(&name)) {
+                self.error(&key, problem.message, problem.fix);
+            }
+            match self.config.providers.get(&name) {
+                Some(ProviderSection::Ultravox(_)) => {
+                    let fix = "use a provider of kind \"openai\" or \"scripted\"";
+                    self.warning(
+                        &format!("{key}.kind"),
+                        format!("provider kind \"ultravox\" {NOT_AVAILABLE}"),
+                        fix,
+                    );
+                }
+                Some(ProviderSection::Scripted(scripted)) => {
+                    let Some(path) = &scripted.script else { continue };
+                    if let Err(error) = std::fs::File::open(path) {
+                        let message = format!("the script {} cannot be read: {error}", path.display());
+                        self.error(
+                            &format!("{key}.script"),
+                            message,
+                            "name a readable script file, or remove the key",
+                        );
+                    }
+                }
+                Some(ProviderSection::Openai(_)) | None => {}
+            }
+        }
+    }
+
+    /// Configured and built-in names, with those whose sections have errors of their own.
+    fn provider_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.config.providers.keys().cloned().collect();
+        if let Some(Value::Table(written)) = self.written.at("providers").map(|item| &item.value) {
+            names.extend(written.keys().cloned());
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn chain(&mut self) {
+        let names = self.provider_names();
+        let chain = &self.config.routing.default_chain;
+        for (index, name) in chain.iter().enumerate() {
+            let key = format!("routing.default_chain[{index}]");
+            if !names.contains(name) {
+                let fix = match nearest(name, names.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("add [providers.{name}], or use one of {}", names.join(", ")),
+                };
+                self.error(&key, format!("there is no provider \"{name}\""), fix);
+            } else if chain[..index].contains(name) {
+                self.warning(&key, format!("\"{name}\" is listed twice"), "remove one");
+            }
+        }
+        let ultravox =
+            |name: &String| matches!(self.config.providers.get(name), Some(ProviderSection::Ultravox(_)));
+        if !chain.is_empty() && chain.iter().all(ultravox) {
+            let message =
+                format!("every provider of the chain is of kind \"ultravox\", which {NOT_AVAILABLE}");
+            self.error("routing.default_chain", message, "add a provider of kind \"openai\" or \"scripted\"");
+        }
+        if !self.written("routing.default_chain") {
+            let unused: Vec<_> =
+                self.config.providers.keys().filter(|name| !chain.contains(name)).cloned().collect();
+            for name in unused.iter().take(1) {
+                let message =
+                    format!("calls go to \"{}\" although \"{name}\" is configured", chain.join("\", \""));
+                let fix = format!("set routing.default_chain = [\"{name}\"]");
+                self.warning(&format!("providers.{name}"), message, fix);
+            }
+        }
+    }
+
+    fn trunks(&mut self) {
+        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+        let config = self.config;
+        for (index, trunk) in config.trunk.iter().enumerate() {
+            let key = |field: &str| format!("trunk[{index}].{field}");
+            if let Some(first) = names.insert(&trunk.name, index) {
+                let message = format!("\"{}\" is also the name of trunk[{first}]", trunk.name);
+                self.error(&key("name"), message, "give each trunk a name of its own");
+            }
+            self.profile(&key("profile"), &trunk.profile);
+            let digest = trunk.inbound_auth == InboundAuth::Digest;
+            if digest && (trunk.username.is_none() || trunk.password_env.is_none()) {
+                let fix = "add username and password_env, or set inbound_auth = \"none\"";
+                self.error(&key("inbound_auth"), "digest needs a user and a password", fix);
+            }
+            if digest && trunk.profile == "twilio" {
+                let fix = "set inbound_auth = \"none\" and rely on the source addresses";
+                self.error(
+                    &key("inbound_auth"),
+                    "Twilio sends no credentials, so every call would be refused",
+                    fix,
+                );
+            }
+            if trunk.password_env.is_some() && trunk.username.is_none() && !digest {
+                self.warning(&key("password_env"), "there is a password but no user", "add username");
+            }
+            if trunk.allow.is_empty() && trunk.peers.is_empty() && trunk.profile == "generic" {
+                let fix = "add allow = [\"192.0.2.10\"] for inbound calls, peers = [\"192.0.2.10\"] for outbound ones";
+                self.warning(&key("name"), "this trunk has neither sources nor targets", fix);
+            }
+            self.overlaps(index);
+        }
+    }
+
+    fn profile(&mut self, key: &str, profile: &str) {
+        let dir = &self.config.sip.profiles_dir;
+        if BUILT_IN_PROFILES.contains(&profile) || dir.join(format!("{profile}.toml")).is_file() {
+            return;
+        }
+        let fix = match nearest(profile, BUILT_IN_PROFILES) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("use generic, twilio or asterisk, or add {profile}.toml to {}", dir.display()),
+        };
+        self.error(key, format!("there is no SIP profile \"{profile}\""), fix);
+    }
+
+    /// A call must belong to one trunk.
+    fn overlaps(&mut self, index: usize) {
+        let config = self.config;
+        for (place, network) in config.trunk[index].allow.iter().enumerate() {
+            let earlier = &config.trunk[..index];
+            let Some(other) = earlier.iter().find(|t| t.allow.iter().any(|n| n.overlaps(network))) else {
+                continue;
+            };
+            let message =
+                format!("{network} overlaps a source of trunk \"{}\", which is matched first", other.name);
+            let fix = "let each source belong to one trunk, or put the narrower trunk first";
+            self.warning(&format!("trunk[{index}].allow[{place}]"), message, fix);
+        }
+    }
+
+    fn later(&mut self) {
+        let config = self.config;
+        for (index, listen) in config.sip.listen.iter().enumerate() {
+            if listen.transport != SipTransport::Tls {
+                continue;
+            }
+            let key = format!("sip.listen[{index}]");
+            self.warning(&key, format!("the listener {listen} {NOT_AVAILABLE}"), "use udp:// or tcp://");
+            if config.sip.tls.is_none() && !self.written("sip.tls") {
+                self.error(
+                    &key,
+                    "a tls:// listener needs a certificate",
+                    "add [sip.tls] with certificate and private_key",
+                );
+            }
+        }
+        let sections = [
+            ("cluster", config.cluster.is_some(), "this node runs alone"),
+            ("audiosocket", config.audiosocket.is_some(), "bring calls in over SIP"),
+            ("ari", config.ari.is_some(), "bring calls in over SIP"),
+        ];
+        for (section, present, fix) in sections {
+            if present {
+                let message = format!("[{section}] {NOT_AVAILABLE}");
+                self.warning(section, message, format!("{fix}; remove the section to silence this"));
+            }
+        }
+    }
+}
+
+const NOT_AVAILABLE: &str = "is not available in this version";
+
+/// `sun_path` has 108 bytes, the last of them 0.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Whether two listeners of one transport want the same socket. Port 0 never does.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let wildcard = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || (wildcard && a.is_ipv4() == b.is_ipv4()))
+}
+
+fn check_no_dot(name: &str) -> Result<(), super::values::ValueError> {
+    let problem = || super::values::ValueError {
+        message: format!("the provider name \"{name}\" has a dot in it"),
+        fix: "use letters, digits, `-` and `_`".into(),
+    };
+    if name.contains('.') { Err(problem()) } else { Ok(()) }
+}

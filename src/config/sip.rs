@@ -1,0 +1,181 @@
+//! The `[sip]` section and `[[trunk]]` entries.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::media::CodecName;
+use super::values::{IpAddress, Network, SipListen, SipTarget, SipTransport, duration};
+
+/// SIP: where it listens and how it behaves.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sip {
+    /// Listeners. Port 0 takes a free one.
+    #[schemars(length(min = 1), example = ["udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"])]
+    pub listen: Vec<SipListen>,
+    /// Address put into Via, Contact and SDP, for a node behind NAT. Absent: the address the packet came in on.
+    #[schemars(with = "Option<IpAddress>", example = &"203.0.113.10")]
+    pub advertise: Option<IpAddr>,
+    /// Directory of SIP profiles besides those built in (`generic`, `twilio`, `asterisk`). A file here
+    /// replaces a built-in profile of the same name.
+    pub profiles_dir: PathBuf,
+    /// Text of the `Server` and `User-Agent` headers. Empty: none is sent.
+    #[schemars(example = &"Tandem")]
+    pub user_agent: String,
+    /// Most calls at a time; further ones get 503. 0: as many as there are media ports.
+    #[schemars(range(max = 100_000))]
+    pub max_calls: u32,
+    /// What an OPTIONS request from a known source is told: `auto` is 200, or 503 while draining; `refuse` is 405.
+    pub options: OptionsPolicy,
+    /// What a source outside every trunk's `allow` list gets: `drop` is no answer at all, `refuse` is a bare 403.
+    pub unknown_sources: UnknownSources,
+    /// Timer T1 of RFC 3261: the round trip estimate that paces retransmissions. 100ms to 4s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "100ms", "x-maximum" = "4s"))]
+    pub t1: Duration,
+    /// Timer T2 of RFC 3261: the longest interval between retransmissions. 1s to 32s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "32s"))]
+    pub t2: Duration,
+    /// How long a call may ring before it is given up. 10s to 10m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "10s", "x-maximum" = "10m"))]
+    pub ring_timeout: Duration,
+    /// Largest message accepted, in bytes. 2048 to 1048576; UDP cannot carry more than 65507.
+    #[schemars(range(min = 2048, max = 1_048_576))]
+    pub max_message_bytes: u32,
+    /// Most TCP and TLS connections at a time. 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_connections: u32,
+    /// A TCP or TLS connection without traffic and without a call is closed after this long. 10s to 1d.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "10s", "x-maximum" = "1d"))]
+    pub idle_timeout: Duration,
+    /// Certificate of `tls://` listeners.
+    pub tls: Option<SipTls>,
+}
+
+impl Default for Sip {
+    fn default() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
+        Self {
+            listen: vec![
+                SipListen { transport: SipTransport::Udp, address },
+                SipListen { transport: SipTransport::Tcp, address },
+            ],
+            advertise: None,
+            profiles_dir: "sip-profiles".into(),
+            user_agent: "Tandem".into(),
+            max_calls: 1_000,
+            options: OptionsPolicy::Auto,
+            unknown_sources: UnknownSources::Drop,
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            ring_timeout: Duration::from_secs(180),
+            max_message_bytes: 65_536,
+            max_connections: 1_000,
+            idle_timeout: Duration::from_secs(300),
+            tls: None,
+        }
+    }
+}
+
+/// How OPTIONS is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OptionsPolicy {
+    /// 200, or 503 while draining.
+    #[default]
+    Auto,
+    /// 405.
+    Refuse,
+}
+
+/// What strangers get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum UnknownSources {
+    /// No answer.
+    #[default]
+    Drop,
+    /// A bare 403.
+    Refuse,
+}
+
+/// Certificate and key of `tls://` listeners, PEM.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SipTls {
+    /// Certificate chain, leaf first.
+    #[schemars(example = &"tls/cert.pem")]
+    pub certificate: PathBuf,
+    /// Private key of the leaf certificate.
+    #[schemars(example = &"tls/key.pem")]
+    pub private_key: PathBuf,
+}
+
+/// A connection to a carrier or PBX: an instance of a SIP profile.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// Unique name, as in logs, metrics and call records.
+    #[schemars(extend("format" = "name"), example = &"twilio")]
+    pub name: String,
+    /// The peer's habits: `generic`, `twilio`, `asterisk` or a file of `sip.profiles_dir`.
+    #[serde(default = "generic")]
+    #[schemars(extend("format" = "name"), example = &"twilio")]
+    pub profile: String,
+    /// Outbound targets, tried in order: host names or addresses, with port and transport where needed.
+    #[serde(default)]
+    #[schemars(with = "Vec<SipTarget>", example = ["example.pstn.twilio.com"])]
+    pub peers: Vec<String>,
+    /// Inbound sources: networks or addresses. A profile may bring its own list.
+    #[serde(default)]
+    #[schemars(example = ["54.172.60.0/30"])]
+    pub allow: Vec<Network>,
+    /// User for outbound challenges; with `inbound_auth = "digest"` also asked of the peer.
+    #[serde(default)]
+    #[schemars(example = &"tandem")]
+    pub username: Option<String>,
+    /// Environment variable that holds the password; with `_FILE` added to its name, the path of a file that does.
+    #[serde(default)]
+    #[schemars(extend("format" = "variable-name"), example = &"TWILIO_SIP_PASSWORD")]
+    pub password_env: Option<String>,
+    /// `none` trusts the source address alone; `digest` also asks for user and password.
+    #[serde(default)]
+    pub inbound_auth: InboundAuth,
+    /// Most calls at a time over this trunk. 0: no limit of its own.
+    #[serde(default)]
+    #[schemars(range(max = 100_000))]
+    pub max_calls: u32,
+    /// Codecs on this trunk, best first. Absent: the profile's, or else `media.codecs`.
+    #[serde(default)]
+    #[schemars(example = ["PCMU", "PCMA"])]
+    pub codecs: Option<Vec<CodecName>>,
+    /// The password, from `password_env`.
+    #[serde(skip)]
+    pub password: Option<SecretString>,
+}
+
+fn generic() -> String {
+    "generic".into()
+}
+
+/// How a peer proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum InboundAuth {
+    /// By its source address alone.
+    #[default]
+    None,
+    /// By its source address, and by user and password.
+    Digest,
+}

@@ -1,0 +1,297 @@
+//! The API's own documentation: OpenAPI for machines, a page for people, both from one list.
+
+use axum::Json;
+use axum::response::Html;
+use serde_json::{Map, Value, json};
+
+/// One operation of the API.
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    query: &'static [(&'static str, &'static str)],
+    body: Option<&'static str>,
+    statuses: &'static [(u16, &'static str)],
+    open: bool,
+}
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "get",
+        path: "/health",
+        summary: "The process runs and answers.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "Alive")],
+        open: true,
+    },
+    Operation {
+        method: "get",
+        path: "/ready",
+        summary: "Whether calls can be taken: store, SIP sockets, a usable provider, not draining.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "Ready"), (503, "Not ready, with every reason")],
+        open: true,
+    },
+    Operation {
+        method: "get",
+        path: "/metrics",
+        summary: "Counters, gauges and histograms as Prometheus text.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "Prometheus text")],
+        open: true,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/calls",
+        summary: "Calls, latest first.",
+        query: &[
+            ("limit", "1 to 200, default 50"),
+            ("after", "cursor from `next_cursor`"),
+            ("from", "calling number"),
+            ("to", "called number"),
+            ("organization", "owner"),
+            ("assistant", "assistant"),
+            ("outcome", "disposition"),
+            ("since", "RFC 3339"),
+            ("until", "RFC 3339"),
+            ("live", "true or false"),
+        ],
+        body: None,
+        statuses: &[(200, "A page: data, has_more, next_cursor"), (401, "No token"), (422, "Bad parameters")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/calls/{id}",
+        summary: "One call's record.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The record"), (401, "No token"), (404, "No such call")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/calls/{id}/transcript",
+        summary: "What was said, and what of it was heard.",
+        query: &[("format", "json, text or vtt")],
+        body: None,
+        statuses: &[(200, "The lines"), (401, "No token"), (404, "No such call")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/calls/{id}/events",
+        summary: "Durable events of a call after a number, in order.",
+        query: &[("since", "number of the last event known"), ("limit", "1 to 200, default 50")],
+        body: None,
+        statuses: &[(200, "A page"), (401, "No token"), (404, "No such call")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/calls/{id}/end",
+        summary: "Ends a live call.",
+        query: &[],
+        body: Some(r#"{"reason": "text, optional"}"#),
+        statuses: &[(202, "Told"), (403, "Read only"), (404, "No such call"), (409, "It has ended")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/calls/{id}/say",
+        summary: "Lets the assistant of a live call say these words.",
+        query: &[],
+        body: Some(r#"{"text": "1 to 2000 characters"}"#),
+        statuses: &[(202, "Told"), (403, "Read only"), (404, "No such call"), (409, "It has ended")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/events",
+        summary: "The live feed: a WebSocket, sub-protocol tandem.console.v1; topics wall, call:{id}, system.",
+        query: &[("ticket", "single-use ticket, instead of a token")],
+        body: None,
+        statuses: &[(101, "Upgraded"), (401, "No token"), (403, "Another origin")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/ws-tickets",
+        summary: "A single-use pass of 30 s for the live feed.",
+        query: &[],
+        body: None,
+        statuses: &[(201, "The ticket"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/me",
+        summary: "What this token is.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "Name, role, organization"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/apply",
+        summary: "Declares resources (TOML as for `tandem apply`); idempotent, all or nothing.",
+        query: &[],
+        body: Some("resources.toml"),
+        statuses: &[(200, "What changed"), (403, "Administrators only"), (422, "All that is wrong")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/organizations",
+        summary: "Organizations.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The list"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/assistants",
+        summary: "Assistants.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The list"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/numbers",
+        summary: "Numbers and their flows.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The list"), (401, "No token")],
+        open: false,
+    },
+];
+
+const ERRORS: &[(&str, &str)] = &[
+    ("bad_request", "The body or a parameter is not what it should be; the detail says how it must look."),
+    ("unauthorized", "No valid token. `tandem token create --role admin` makes one."),
+    ("forbidden", "The token's role or organization does not allow this."),
+    ("not_found", "There is no such path or record, or none this token may see."),
+    ("method_not_allowed", "The path exists, but not with this method."),
+    ("conflict", "Not possible in this state, such as a command to a call that has ended."),
+    ("invalid", "Some fields are wrong; `errors` lists all of them."),
+    ("unavailable", "The store or the call does not answer now. Try again."),
+];
+
+/// `GET /api/v1/openapi.json`.
+pub async fn openapi() -> Json<Value> {
+    Json(document())
+}
+
+/// `GET /docs`.
+pub async fn page() -> Html<String> {
+    let rows = OPERATIONS.iter().map(|op| {
+        let query = op.query.iter().map(|(name, what)| format!("<li><code>{name}</code>: {what}</li>"));
+        let query = query.collect::<String>();
+        let body = op.body.map(|body| format!("<p>Body: <code>{body}</code></p>")).unwrap_or_default();
+        let statuses = op.statuses.iter().map(|(status, what)| format!("<li>{status}: {what}</li>"));
+        format!(
+            "<section><h2><code>{} {}</code></h2><p>{}</p>{body}<ul>{query}</ul><ul>{}</ul></section>",
+            op.method.to_uppercase(),
+            op.path,
+            op.summary,
+            statuses.collect::<String>()
+        )
+    });
+    html("Tandem API", &rows.collect::<String>())
+}
+
+/// `GET /docs/errors`: what the `type` of a problem document links to.
+pub async fn errors() -> Html<String> {
+    let rows = ERRORS.iter().map(|(code, what)| format!("<dt id=\"{code}\">{code}</dt><dd>{what}</dd>"));
+    html("Tandem API: errors", &format!("<dl>{}</dl>", rows.collect::<String>()))
+}
+
+fn html(title: &str, body: &str) -> Html<String> {
+    Html(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
+         <h1>{title}</h1><p>Machine-readable: <a href=\"/api/v1/openapi.json\">OpenAPI 3.1</a> · \
+         <a href=\"/docs/errors\">errors</a></p>{body}</html>"
+    ))
+}
+
+fn document() -> Value {
+    let mut paths = Map::new();
+    for op in OPERATIONS {
+        let entry = paths.entry(op.path).or_insert_with(|| json!({}));
+        entry[op.method] = operation(op);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "Tandem", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Problem": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail", "code"],
+                "properties": {
+                    "type": {"type": "string"}, "title": {"type": "string"},
+                    "status": {"type": "integer"}, "detail": {"type": "string"},
+                    "code": {"enum": ERRORS.iter().map(|(code, _)| *code).collect::<Vec<_>>()},
+                    "request_id": {"type": "string"}, "retryable": {"type": "boolean"},
+                    "errors": {"type": "array"}
+                }
+            }}
+        },
+    })
+}
+
+fn operation(op: &Operation) -> Value {
+    let in_path = op
+        .path
+        .contains("{id}")
+        .then(|| json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}));
+    let in_query = op.query.iter().map(
+        |(name, what)| json!({"name": name, "in": "query", "description": what, "schema": {"type": "string"}}),
+    );
+    let parameters: Vec<Value> = in_path.into_iter().chain(in_query).collect();
+    let responses: Map<String, Value> = op
+        .statuses
+        .iter()
+        .map(|(status, what)| {
+            let problem =
+                json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
+            let mut response = json!({"description": what});
+            if *status >= 400 && !op.open {
+                response["content"] = problem;
+            }
+            (status.to_string(), response)
+        })
+        .collect();
+    let mut document = json!({"summary": op.summary, "parameters": parameters, "responses": responses});
+    if !op.open {
+        document["security"] = json!([{"token": []}]);
+    }
+    if let Some(body) = op.body {
+        let kind = if body.starts_with('{') { "application/json" } else { "application/toml" };
+        document["requestBody"] = json!({"content": {kind: {"schema": {}, "example": body}}});
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_in_the_document_with_its_answers() {
+        let document = document();
+        for op in OPERATIONS {
+            let entry = &document["paths"][op.path][op.method];
+            assert_eq!(entry["responses"].as_object().map(Map::len), Some(op.statuses.len()), "{}", op.path);
+            assert_eq!(entry.get("security").is_some(), !op.open, "{}", op.path);
+        }
+    }
+}

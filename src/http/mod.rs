@@ -1,0 +1,249 @@
+//! REST, the live feed, health and metrics.
+//!
+//! One router serves two doors: TCP, where every request outside of health, metrics and documentation
+//! needs a token, and a Unix socket in the data directory, whose file permissions make whoever can open
+//! it the owner of the server. Errors are problem documents ([`problem`]); every answer carries a
+//! `Request-Id`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::handle::Calls;
+use crate::id::RequestId;
+use crate::store::{Feed, Store};
+
+pub mod auth;
+pub mod calls;
+pub mod docs;
+pub mod feed;
+pub mod problem;
+pub mod resources;
+pub mod system;
+
+use auth::{Caller, Tickets};
+use problem::Problem;
+
+/// What the handlers work with.
+pub struct Api {
+    /// Records.
+    pub store: Store,
+    /// Committed events.
+    pub feed: Feed,
+    /// Live calls.
+    pub calls: Calls,
+    /// Whether calls can be taken now, and why not.
+    pub readiness: Box<dyn Readiness>,
+    /// Takes resources declared in a file.
+    pub resources: Box<dyn ApplyResources>,
+    /// The text of `/metrics`.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Outstanding WebSocket tickets.
+    pub tickets: Tickets,
+    /// How many more feed sockets may be open.
+    pub sockets: Arc<Semaphore>,
+    /// Cancelled when the server stops.
+    pub stopping: CancellationToken,
+}
+
+/// Tells whether calls can be taken.
+pub trait Readiness: Send + Sync {
+    /// The reasons why calls cannot be taken now; empty when they can.
+    fn obstacles(&self) -> BoxFuture<'_, Vec<Obstacle>>;
+}
+
+/// One reason for not being ready.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Obstacle {
+    /// `store`, `sip`, `provider`, `draining`.
+    pub part: &'static str,
+    /// In words.
+    pub reason: String,
+}
+
+/// Applies declared resources.
+pub trait ApplyResources: Send + Sync {
+    /// Applies the TOML text; answers what changed, as JSON.
+    fn apply(&self, text: String) -> BoxFuture<'_, Result<serde_json::Value, Problem>>;
+}
+
+/// A boxed future that other threads may poll.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the HTTP side could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The TCP address cannot be had.
+    #[error("http.listen {address}: {source}; choose another port or stop what uses it")]
+    Tcp {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be had.
+    #[error("the control socket {}: {source}", path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A running HTTP side.
+#[derive(Debug)]
+pub struct Running {
+    /// The TCP address, with the port the system gave.
+    pub address: SocketAddr,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    socket: Option<PathBuf>,
+}
+
+impl Running {
+    /// Waits for requests in progress, at most `patience`. The server's stop token must be cancelled.
+    pub async fn stop(self, patience: Duration) {
+        for mut task in self.tasks {
+            if tokio::time::timeout(patience, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        if let Some(path) = self.socket {
+            // Whoever finds a stale socket replaces it, so a failure here changes nothing.
+            let _stale = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens both doors. `socket` is the path of the Unix socket.
+///
+/// # Errors
+/// When an address cannot be bound.
+pub async fn start(api: Arc<Api>, listen: SocketAddr, socket: Option<&Path>) -> Result<Running, StartError> {
+    let tcp =
+        TcpListener::bind(listen).await.map_err(|source| StartError::Tcp { address: listen, source })?;
+    let address = tcp.local_addr().map_err(|source| StartError::Tcp { address: listen, source })?;
+    let router = router(&api);
+    let stop = api.stopping.clone();
+    let over_tcp = axum::serve(tcp, router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut tasks = vec![tokio::spawn(async move {
+        if let Err(error) = over_tcp.await {
+            tracing::error!(%error, "the HTTP server stopped");
+        }
+    })];
+    if let Some(path) = socket {
+        let unix = bind_unix(path).map_err(|source| StartError::Unix { path: path.to_owned(), source })?;
+        let local = router.layer(Extension(Caller::local()));
+        let over_unix = axum::serve(unix, local).with_graceful_shutdown(stop.cancelled_owned());
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = over_unix.await {
+                tracing::error!(%error, "the control socket stopped");
+            }
+        }));
+    }
+    Ok(Running { address, tasks, socket: socket.map(Path::to_owned) })
+}
+
+/// The socket file can be used by its owner alone. One that a dead server left behind is replaced; one
+/// that answers belongs to a server that runs, and is left alone.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another server already runs with this data_dir; stop it or choose another data_dir",
+        ));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn router(api: &Arc<Api>) -> Router {
+    let v1 = Router::new()
+        .route("/calls", get(calls::list))
+        .route("/calls/{id}", get(calls::show))
+        .route("/calls/{id}/transcript", get(calls::transcript))
+        .route("/calls/{id}/events", get(calls::events))
+        .route("/calls/{id}/end", post(calls::end))
+        .route("/calls/{id}/say", post(calls::say))
+        .route("/events", get(feed::socket::events))
+        .route("/ws-tickets", post(system::ws_ticket))
+        .route("/me", get(system::me))
+        .route("/apply", post(resources::apply))
+        .route("/organizations", get(resources::organizations))
+        .route("/assistants", get(resources::assistants))
+        .route("/numbers", get(resources::numbers))
+        .route("/openapi.json", get(docs::openapi))
+        .fallback(async || Problem::not_found("there is no such path; see /docs"));
+    Router::new()
+        .route("/health", get(system::health))
+        .route("/ready", get(system::ready))
+        .route("/metrics", get(system::metrics))
+        .route("/docs", get(docs::page))
+        .route("/docs/errors", get(docs::errors))
+        .nest("/api/v1", v1)
+        .fallback(async || Problem::not_found("there is no such path; see /docs"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                "this path exists, but not with this method; see /docs",
+            )
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(api), auth::identify))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(around))
+        .with_state(Arc::clone(api))
+}
+
+/// Gives the request its id and a time limit, and the answer its headers.
+async fn around(request: Request, next: Next) -> Response {
+    let id = RequestId::fresh().to_string();
+    let mut response = match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("the request took too long").into_response(),
+    };
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        let mut document = problem.to_json();
+        document["request_id"] = id.as_str().into();
+        let (mut parts, _) = response.into_parts();
+        parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+        response = Response::from_parts(parts, document.to_string().into());
+    }
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(
+        HeaderName::from_static("content-security-policy"),
+        HeaderValue::from_static("default-src 'self'; frame-ancestors 'none'"),
+    );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("request-id"), id);
+    }
+    response
+}
+
+/// Feed sockets that may be open at a time.
+pub const FEED_SOCKETS: usize = 2000;
+const LARGEST_BODY: usize = 4 << 20;
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);

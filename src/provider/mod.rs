@@ -1,0 +1,396 @@
+//! Realtime speech AIs behind one face.
+//!
+//! A [`Provider`] opens sessions; a [`Session`] is one conversation with an AI. Opening (DNS, TLS,
+//! handshake, configuration) happens on the ordinary runtime. The opened session is then *settled* on
+//! the media worker of its call, where it is polled by the call's own task: a frame of audio goes from
+//! RTP into the provider's WebSocket without a lock or a thread hop.
+//!
+//! Invariants: only `openai/` knows OpenAI's JSON; no call logic lives here; commands never block.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub mod connect;
+pub mod openai;
+pub mod registry;
+pub mod scripted;
+
+/// Opens sessions with one realtime AI service.
+pub trait Provider: Send + Sync {
+    /// The name of its `[providers.NAME]` section.
+    fn name(&self) -> &str;
+
+    /// Opens a session and waits until the service has accepted its configuration.
+    fn open(&self, spec: SessionSpec) -> OpenFuture;
+}
+
+/// What [`Provider::open`] returns.
+pub type OpenFuture = Pin<Box<dyn Future<Output = Result<Box<dyn OpenedSession>, ProviderError>> + Send>>;
+
+/// A session that is ready but not yet attached to a media worker.
+pub trait OpenedSession: Send {
+    /// Attaches the session to the runtime of the calling thread.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with this thread's runtime.
+    fn settle(self: Box<Self>) -> std::io::Result<Box<dyn Session>>;
+}
+
+/// One conversation with an AI, owned and polled by a call's task on its media worker.
+pub trait Session {
+    /// Sends caller audio: 24 kHz mono, in order, as it arrives. Bounded: when the service does not
+    /// read, the oldest unsent audio is dropped and counted in [`SessionStats::audio_dropped_ms`].
+    fn send_audio(&mut self, pcm: &[i16]);
+
+    /// Queues a command. Commands are few and never dropped while the session lives.
+    fn send(&mut self, command: Command);
+
+    /// Writes what is queued and yields the next event. After [`Event::Closed`] it stays pending.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
+
+    /// Counters so far.
+    fn stats(&self) -> SessionStats;
+}
+
+/// What a session is opened with.
+#[derive(Debug, Clone, Default)]
+pub struct SessionSpec {
+    /// The system prompt.
+    pub instructions: String,
+    /// Provider's voice name; `None` takes its default.
+    pub voice: Option<String>,
+    /// Model name; `None` takes the provider's configured one.
+    pub model: Option<String>,
+    /// BCP 47 language of the caller, as a hint for transcription.
+    pub language: Option<String>,
+    /// Tools the model may call.
+    pub tools: Arc<[ToolSpec]>,
+    /// How the service finds the end of the caller's turn.
+    pub turn_detection: TurnDetection,
+    /// Provider-specific: the script of the `scripted` provider, as a file path or an inline name.
+    pub script: Option<String>,
+    /// The conversation so far, for a session that takes over from another one.
+    pub history: Vec<HistoryItem>,
+    /// A stable pseudonym of the caller for abuse reporting; never a phone number.
+    pub safety_identifier: Option<String>,
+}
+
+/// A tool as shown to the model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    /// Function name, `[a-z_]+`.
+    pub name: String,
+    /// When and how the model should use it.
+    pub description: String,
+    /// JSON Schema of the arguments.
+    pub parameters: serde_json::Value,
+}
+
+/// How the end of the caller's turn is found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TurnDetection {
+    /// By silence after speech.
+    ServerVad {
+        /// 0..=1; higher needs louder speech. `None`: the service's default.
+        #[serde(default)]
+        threshold: Option<f32>,
+        /// Audio kept from before the detected start.
+        #[serde(default)]
+        prefix_padding_ms: Option<u32>,
+        /// Silence that ends a turn.
+        #[serde(default)]
+        silence_duration_ms: Option<u32>,
+    },
+    /// By what was said.
+    SemanticVad {
+        /// `low`, `medium`, `high` or `auto`.
+        #[serde(default)]
+        eagerness: Option<Eagerness>,
+    },
+}
+
+impl Default for TurnDetection {
+    fn default() -> Self {
+        Self::ServerVad { threshold: None, prefix_padding_ms: None, silence_duration_ms: None }
+    }
+}
+
+/// How soon semantic turn detection believes that a turn is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the service's own")]
+pub enum Eagerness {
+    Low,
+    Medium,
+    High,
+    Auto,
+}
+
+/// One past turn, replayed into a fresh session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// Who spoke.
+    pub who: Speaker,
+    /// What was said and, for the assistant, heard.
+    pub text: String,
+}
+
+/// The two parties of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The person on the phone.
+    Caller,
+    /// The AI.
+    Assistant,
+}
+
+/// The provider's name for one stretch of speech or one turn.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ItemId(pub Arc<str>);
+
+impl From<&str> for ItemId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Display for ItemId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a call asks of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Let the assistant speak now; with instructions, about that only (a greeting, a nudge).
+    Respond {
+        /// Instructions for this one response; `None` continues the conversation.
+        instructions: Option<String>,
+    },
+    /// Let the assistant say these words as they stand.
+    Say(String),
+    /// Put a text into the conversation as if the caller had said it (pressed digits, for example).
+    CallerText(String),
+    /// Answer a tool call. `respond` lets the assistant speak about it.
+    ToolResult {
+        /// From [`Event::ToolCall`].
+        id: String,
+        /// Text for the model, usually JSON.
+        output: String,
+        /// Whether the assistant should go on speaking.
+        respond: bool,
+    },
+    /// The caller heard only this much of an item.
+    Truncate {
+        /// The item that was playing.
+        item: ItemId,
+        /// Milliseconds of it that left on RTP.
+        audio_end_ms: u32,
+    },
+    /// Stop generating the response in progress, if any.
+    CancelResponse,
+    /// End the session; [`Event::Closed`] follows.
+    Close,
+}
+
+/// What a session tells its call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The service heard the caller start to speak: playback must stop now.
+    SpeechStarted {
+        /// Milliseconds of caller audio sent before the speech began.
+        at_ms: u64,
+        /// The turn this speech will become, when known.
+        item: Option<ItemId>,
+    },
+    /// The caller's turn seems to be over.
+    SpeechStopped {
+        /// Milliseconds of caller audio sent before the speech ended.
+        at_ms: u64,
+        /// The turn.
+        item: Option<ItemId>,
+    },
+    /// Assistant audio, 24 kHz mono, usually faster than real time.
+    Audio {
+        /// The stretch of speech it belongs to.
+        item: ItemId,
+        /// Samples that follow those of the previous event of the same item.
+        pcm: Vec<i16>,
+    },
+    /// No more audio will come for this item.
+    AudioDone {
+        /// The finished item.
+        item: ItemId,
+    },
+    /// Words so far of one turn; replaces the previous partial of the same item.
+    TranscriptPartial {
+        /// Who speaks.
+        who: Speaker,
+        /// The turn.
+        item: ItemId,
+        /// All words so far.
+        text: String,
+    },
+    /// The words of one turn.
+    TranscriptFinal {
+        /// Who spoke.
+        who: Speaker,
+        /// The turn.
+        item: ItemId,
+        /// All words.
+        text: String,
+    },
+    /// The model wants a tool run. Always answered by [`Command::ToolResult`].
+    ToolCall {
+        /// Names the call in the answer.
+        id: String,
+        /// Tool name, possibly one that does not exist.
+        name: String,
+        /// JSON text, possibly invalid.
+        arguments: String,
+    },
+    /// A response began; until `TurnDone` the service is busy generating.
+    TurnStarted,
+    /// A response is complete, cancelled or failed.
+    TurnDone {
+        /// How it ended.
+        status: TurnStatus,
+        /// What it cost.
+        usage: Usage,
+    },
+    /// Something went wrong that the session survives.
+    Warning {
+        /// The service's code, or a short name of ours.
+        code: String,
+        /// For logs at DEBUG: may quote the service.
+        message: String,
+    },
+    /// The session is over.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// How a response ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnStatus {
+    /// All was generated.
+    Completed,
+    /// By barge-in or command.
+    Cancelled,
+    /// Cut by a limit or filter; the text names it.
+    Incomplete(String),
+    /// By the service; the text is its reason.
+    Failed(String),
+}
+
+/// Tokens of one response, missing ones as 0. Cached tokens are a subset of the input tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each name says its tokens")]
+pub struct Usage {
+    pub input_text_tokens: u64,
+    pub input_audio_tokens: u64,
+    pub cached_text_tokens: u64,
+    pub cached_audio_tokens: u64,
+    pub output_text_tokens: u64,
+    pub output_audio_tokens: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input_text_tokens += other.input_text_tokens;
+        self.input_audio_tokens += other.input_audio_tokens;
+        self.cached_text_tokens += other.cached_text_tokens;
+        self.cached_audio_tokens += other.cached_audio_tokens;
+        self.output_text_tokens += other.output_text_tokens;
+        self.output_audio_tokens += other.output_audio_tokens;
+    }
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// We asked for it.
+    Requested,
+    /// The service's time limit for a session.
+    Expired,
+    /// The service closed it, with a WebSocket code where there was one.
+    ByService {
+        /// WebSocket close code.
+        code: Option<u16>,
+        /// The service's words.
+        reason: String,
+    },
+    /// The connection broke.
+    ConnectionLost(String),
+    /// The service broke its protocol badly enough to give up.
+    Protocol(String),
+}
+
+/// Counters of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionStats {
+    /// Caller audio handed to the connection.
+    pub audio_sent_ms: u64,
+    /// Caller audio given up because the service did not read.
+    pub audio_dropped_ms: u64,
+    /// Assistant audio received.
+    pub audio_received_ms: u64,
+    /// Events of kinds or shapes we do not know.
+    pub unknown_events: u64,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProviderError {
+    /// No TCP or TLS connection.
+    #[error("provider {provider} is unreachable: {cause}")]
+    Unreachable {
+        /// Which one.
+        provider: String,
+        /// What the network said.
+        cause: String,
+    },
+    /// The handshake was refused.
+    #[error("provider {provider} refused the connection with HTTP {status}")]
+    Refused {
+        /// Which one.
+        provider: String,
+        /// HTTP status.
+        status: u16,
+        /// From `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The service accepted the connection and then refused the session.
+    #[error("provider {provider} refused the session: {code}")]
+    SessionRefused {
+        /// Which one.
+        provider: String,
+        /// The service's error code, such as `invalid_api_key`.
+        code: String,
+    },
+    /// Nothing came in time.
+    #[error("provider {provider} did not answer within {after:?}")]
+    Timeout {
+        /// Which one.
+        provider: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// The script or setting is unusable.
+    #[error("provider {provider} is not usable: {cause}")]
+    Misconfigured {
+        /// Which one.
+        provider: String,
+        /// What to mend.
+        cause: String,
+    },
+}

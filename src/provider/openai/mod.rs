@@ -1,0 +1,228 @@
+//! The OpenAI Realtime API (GA) over WebSocket, or any service that speaks it.
+//!
+//! `wire` and `request` are its JSON, both ways; `opening` and `map` are the protocol as pure cores, with
+//! `items` (what came, what was cut) and `sequencer` (when to ask for a response) inside; `socket` is the
+//! shell. This file configures and opens sessions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+
+use self::map::Mapper;
+use self::opening::{Opening, Step};
+use self::socket::Opened;
+use super::connect::{Connector, WebSocket};
+use super::{OpenFuture, OpenedSession, Provider, ProviderError, SessionSpec};
+
+pub use self::opening::{NoiseReduction, SessionDefaults};
+
+pub mod items;
+pub mod map;
+pub mod opening;
+pub mod request;
+pub mod sequencer;
+mod socket;
+pub mod wire;
+
+/// One `[providers.NAME]` section of kind `openai`.
+#[derive(Debug, Clone)]
+pub struct OpenAiConfig {
+    /// The section's name.
+    pub name: String,
+    /// WebSocket address of the service, without the model.
+    pub url: String,
+    /// Model for assistants that name none.
+    pub model: String,
+    /// API keys, used in turn. Empty: none is sent.
+    pub api_keys: Vec<SecretString>,
+    /// How long DNS, TCP, TLS, handshake and the session's configuration may take together.
+    pub connect_timeout: Duration,
+    /// Audio per WebSocket message, 20 to 200 ms. More saves CPU and adds delay.
+    pub uplink_interval_ms: u16,
+    /// What sessions are configured with.
+    pub session: SessionDefaults,
+    /// Headers sent with the handshake besides ours.
+    pub extra_headers: Vec<(String, String)>,
+    /// Certificates trusted besides the web's, for a service with a private authority.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for OpenAiConfig {
+    fn default() -> Self {
+        Self {
+            name: "openai".to_owned(),
+            url: "wss://api.openai.com/v1/realtime".to_owned(),
+            model: "gpt-realtime-2.1".to_owned(),
+            api_keys: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            uplink_interval_ms: 20,
+            session: SessionDefaults::default(),
+            extra_headers: Vec::new(),
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// Opens sessions with one OpenAI-compatible service.
+#[derive(Debug, Clone)]
+pub struct OpenAi {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: OpenAiConfig,
+    connector: Connector,
+    next_key: AtomicUsize,
+}
+
+impl OpenAi {
+    /// A provider with these settings.
+    ///
+    /// # Errors
+    /// [`ProviderError::Misconfigured`] when the address, a header, a key or the uplink interval cannot be
+    /// used.
+    pub fn new(config: OpenAiConfig) -> Result<Self, ProviderError> {
+        let connector = Connector::new(&config.name, &config.extra_roots)?;
+        let inner = Inner { config, connector, next_key: AtomicUsize::new(0) };
+        let interval = inner.config.uplink_interval_ms;
+        if !(20..=200).contains(&interval) {
+            return Err(
+                inner.misconfigured(format!("uplink_interval_ms is {interval}; it must be 20 to 200"))
+            );
+        }
+        for key in &inner.config.api_keys {
+            inner.bearer(key)?;
+        }
+        inner.request(&SessionSpec::default())?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Provider for OpenAi {
+    fn name(&self) -> &str {
+        &self.inner.config.name
+    }
+
+    fn open(&self, spec: SessionSpec) -> OpenFuture {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let limit = inner.config.connect_timeout;
+            tokio::time::timeout(limit, inner.open(spec)).await.unwrap_or_else(|_| {
+                Err(ProviderError::Timeout { provider: inner.config.name.clone(), after: limit })
+            })
+        })
+    }
+}
+
+impl Inner {
+    async fn open(&self, spec: SessionSpec) -> Result<Box<dyn OpenedSession>, ProviderError> {
+        let mut socket = self.connector.connect(self.request(&spec)?).await?;
+        let mapper = self.configure(&mut socket, Opening::new(spec, &self.config.session)).await?;
+        Ok(Box::new(Opened::new(socket, mapper, self.config.uplink_interval_ms)))
+    }
+
+    async fn configure(&self, socket: &mut WebSocket, mut opening: Opening) -> Result<Mapper, ProviderError> {
+        loop {
+            let step = match socket.next().await {
+                Some(Ok(Message::Text(text))) => opening.handle_text(&text),
+                Some(Ok(Message::Binary(_))) => opening.garbage(),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Err(self.gone(format!("closed with {}: {}", frame.code, frame.reason)));
+                }
+                Some(Ok(Message::Close(None))) | None => return Err(self.gone("closed")),
+                Some(Ok(_)) => Step::Wait,
+                Some(Err(error)) => return Err(self.gone(error)),
+            };
+            match step {
+                Step::Wait => {}
+                Step::Send(message) => {
+                    socket.send(Message::text(message)).await.map_err(|error| self.gone(error))?;
+                }
+                Step::Refused(code) => {
+                    return Err(ProviderError::SessionRefused { provider: self.config.name.clone(), code });
+                }
+                Step::Ready(mapper) => return Ok(*mapper),
+            }
+        }
+    }
+
+    fn request(&self, spec: &SessionSpec) -> Result<Request, ProviderError> {
+        let address = with_model(&self.config.url, spec.model.as_deref().unwrap_or(&self.config.model));
+        let mut request = address
+            .as_str()
+            .into_client_request()
+            .map_err(|error| self.misconfigured(format!("the address `{}`: {error}", self.config.url)))?;
+        if !matches!(request.uri().scheme_str(), Some("ws" | "wss")) {
+            let cause = format!("the address `{}` must start with ws:// or wss://", self.config.url);
+            return Err(self.misconfigured(cause));
+        }
+        let headers = request.headers_mut();
+        for (name, value) in &self.config.extra_headers {
+            let unusable = |error: &dyn fmt::Display| self.misconfigured(format!("header `{name}`: {error}"));
+            let header = HeaderName::try_from(name.as_str()).map_err(|error| unusable(&error))?;
+            headers.insert(header, HeaderValue::from_str(value).map_err(|error| unusable(&error))?);
+        }
+        if let Some(pseudonym) = &spec.safety_identifier
+            && let Ok(value) = HeaderValue::from_str(pseudonym)
+        {
+            headers.insert(SAFETY_IDENTIFIER, value);
+        }
+        if let Some(key) = self.next_key() {
+            headers.insert(AUTHORIZATION, self.bearer(key)?);
+        }
+        Ok(request)
+    }
+
+    fn next_key(&self) -> Option<&SecretString> {
+        let keys = &self.config.api_keys;
+        let turn = self.next_key.fetch_add(1, Ordering::Relaxed);
+        keys.get(turn.checked_rem(keys.len())?)
+    }
+
+    fn bearer(&self, key: &SecretString) -> Result<HeaderValue, ProviderError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret().trim()))
+            .map_err(|_| self.misconfigured("an API key holds characters that no header can carry"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn gone(&self, cause: impl fmt::Display) -> ProviderError {
+        ProviderError::Unreachable {
+            provider: self.config.name.clone(),
+            cause: format!("the connection ended before the session began: {cause}"),
+        }
+    }
+
+    fn misconfigured(&self, cause: impl Into<String>) -> ProviderError {
+        ProviderError::Misconfigured { provider: self.config.name.clone(), cause: cause.into() }
+    }
+}
+
+/// `url` with its `model` parameter.
+fn with_model(url: &str, model: &str) -> String {
+    let joint = if url.contains('?') { '&' } else { '?' };
+    let mut address = format!("{url}{joint}model=");
+    for byte in model.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => address.push(byte.into()),
+            _ => address.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    address
+}
+
+const AUTHORIZATION: HeaderName = HeaderName::from_static("authorization");
+const SAFETY_IDENTIFIER: HeaderName = HeaderName::from_static("openai-safety-identifier");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! The shell of a session: carries messages between a WebSocket and the [`Mapper`].
+//!
+//! Nothing is decided here but what a full queue means: caller audio that the service does not take is
+//! kept for two seconds, then the oldest goes, is counted, and the session's clock is told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::provider::connect::{self, WebSocket};
+use crate::provider::{CloseReason, Command, Event, OpenedSession, Session, SessionStats};
+
+use super::items::SAMPLES_PER_MS;
+use super::map::Mapper;
+use super::request::{append_message, push_pcm};
+
+/// A session that is configured and not yet on a media worker.
+pub struct Opened(WsSession);
+
+impl Opened {
+    /// A session whose audio is sent in messages of `uplink_interval_ms`.
+    pub fn new(socket: WebSocket, mapper: Mapper, uplink_interval_ms: u16) -> Self {
+        Self(WsSession {
+            socket,
+            mapper,
+            uplink_bytes: usize::from(uplink_interval_ms) * SAMPLES_PER_MS as usize * BYTES_PER_SAMPLE,
+            pending_pcm: Vec::new(),
+            outgoing: VecDeque::new(),
+            queued_samples: 0,
+            sent_samples: 0,
+            dropped_samples: 0,
+            unflushed: false,
+            close_sent: false,
+            write_error: None,
+            waker: None,
+        })
+    }
+}
+
+impl OpenedSession for Opened {
+    fn settle(mut self: Box<Self>) -> io::Result<Box<dyn Session>> {
+        connect::rehome(&mut self.0.socket)?;
+        Ok(Box::new(self.0))
+    }
+}
+
+/// A session on its media worker.
+struct WsSession {
+    socket: WebSocket,
+    mapper: Mapper,
+    /// Bytes of caller audio that make a message.
+    uplink_bytes: usize,
+    pending_pcm: Vec<u8>,
+    outgoing: VecDeque<Outgoing>,
+    queued_samples: u64,
+    sent_samples: u64,
+    dropped_samples: u64,
+    unflushed: bool,
+    close_sent: bool,
+    write_error: Option<String>,
+    /// Of the task that polls, so that what is sent between two polls leaves at once.
+    waker: Option<Waker>,
+}
+
+enum Outgoing {
+    Audio { message: String, samples: u64 },
+    Control(String),
+}
+
+impl Session for WsSession {
+    fn send_audio(&mut self, pcm: &[i16]) {
+        if self.mapper.is_closed() {
+            return;
+        }
+        push_pcm(&mut self.pending_pcm, pcm);
+        if self.pending_pcm.len() < self.uplink_bytes {
+            return;
+        }
+        let samples = (self.pending_pcm.len() / BYTES_PER_SAMPLE) as u64;
+        self.outgoing.push_back(Outgoing::Audio { message: append_message(&self.pending_pcm), samples });
+        self.pending_pcm.clear();
+        self.queued_samples += samples;
+        self.write_between_polls();
+        self.give_up_old_audio();
+    }
+
+    fn send(&mut self, command: Command) {
+        self.mapper.command(command);
+        self.write_between_polls();
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        loop {
+            self.write(cx);
+            if let Some(event) = self.mapper.poll_event() {
+                return Poll::Ready(event);
+            }
+            if self.mapper.is_closed() || self.read(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn stats(&self) -> SessionStats {
+        SessionStats {
+            audio_sent_ms: self.sent_samples / SAMPLES_PER_MS,
+            audio_dropped_ms: self.dropped_samples / SAMPLES_PER_MS,
+            audio_received_ms: self.mapper.audio_received_ms(),
+            unknown_events: self.mapper.unknown_events(),
+        }
+    }
+}
+
+impl WsSession {
+    fn write_between_polls(&mut self) {
+        // Before the first poll there is nobody to wake; that poll will write.
+        let Some(waker) = self.waker.take() else { return };
+        self.write(&mut Context::from_waker(&waker));
+        if self.write_error.is_some() || self.mapper.has_events() {
+            waker.wake_by_ref();
+        }
+        self.waker = Some(waker);
+    }
+
+    /// Writes what the socket takes. An error is kept for [`Self::read`]: what the service said before the
+    /// connection broke tells more than the error does.
+    fn write(&mut self, cx: &mut Context<'_>) {
+        if self.write_error.is_none()
+            && let Err(error) = self.try_write(cx)
+        {
+            self.write_error = Some(error.to_string());
+        }
+    }
+
+    fn try_write(&mut self, cx: &mut Context<'_>) -> Result<(), tungstenite::Error> {
+        loop {
+            while let Some(message) = self.mapper.poll_message() {
+                self.outgoing.push_back(Outgoing::Control(message));
+            }
+            if self.outgoing.is_empty() {
+                break;
+            }
+            if self.socket.poll_ready_unpin(cx)?.is_pending() {
+                return Ok(());
+            }
+            let message = match self.outgoing.pop_front() {
+                Some(Outgoing::Control(message)) => message,
+                Some(Outgoing::Audio { message, samples }) => {
+                    self.audio_left(samples);
+                    message
+                }
+                None => break,
+            };
+            self.unflushed = true;
+            self.socket.start_send_unpin(Message::text(message))?;
+        }
+        if self.mapper.is_closed() && !std::mem::replace(&mut self.close_sent, true) {
+            self.unflushed = true;
+            self.socket.start_send_unpin(Message::Close(None))?;
+        }
+        if self.unflushed && self.socket.poll_flush_unpin(cx)?.is_ready() {
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    fn audio_left(&mut self, samples: u64) {
+        self.queued_samples -= samples;
+        self.sent_samples += samples;
+        self.mapper.audio_sent((samples / SAMPLES_PER_MS) as u32);
+    }
+
+    fn give_up_old_audio(&mut self) {
+        while self.queued_samples > MAX_QUEUED_SAMPLES {
+            let oldest = self.outgoing.iter().position(|queued| matches!(queued, Outgoing::Audio { .. }));
+            let Some(Outgoing::Audio { samples, .. }) = oldest.and_then(|index| self.outgoing.remove(index))
+            else {
+                return;
+            };
+            self.queued_samples -= samples;
+            self.dropped_samples += samples;
+            self.mapper.audio_dropped((samples / SAMPLES_PER_MS) as u32);
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.socket.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(Message::Text(text)))) => self.mapper.handle_text(&text),
+            Poll::Ready(Some(Ok(Message::Binary(bytes)))) => self.mapper.handle_binary(bytes.len()),
+            Poll::Ready(Some(Ok(Message::Close(frame)))) => self.mapper.close(close_reason(frame)),
+            // The library has queued a pong; it leaves with the next flush.
+            Poll::Ready(Some(Ok(_))) => self.unflushed = true,
+            Poll::Ready(Some(Err(error))) => self.mapper.close(loss(&error)),
+            Poll::Ready(None) => self.mapper.close(CloseReason::ConnectionLost("closed".to_owned())),
+            Poll::Pending => match &self.write_error {
+                Some(error) => self.mapper.close(CloseReason::ConnectionLost(error.clone())),
+                None => return Poll::Pending,
+            },
+        }
+        Poll::Ready(())
+    }
+}
+
+fn close_reason(frame: Option<CloseFrame>) -> CloseReason {
+    let code = frame.as_ref().map(|frame| frame.code.into());
+    let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+    if code == Some(GOING_AWAY) && reason.contains("maximum duration") {
+        return CloseReason::Expired;
+    }
+    CloseReason::ByService { code, reason }
+}
+
+fn loss(error: &tungstenite::Error) -> CloseReason {
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    match error {
+        tungstenite::Error::Protocol(ResetWithoutClosingHandshake) | tungstenite::Error::Io(_) => {
+            CloseReason::ConnectionLost(error.to_string())
+        }
+        _ => CloseReason::Protocol(error.to_string()),
+    }
+}
+
+const BYTES_PER_SAMPLE: usize = 2;
+/// Two seconds. Older words would be answered too late to make sense.
+const MAX_QUEUED_SAMPLES: u64 = 2 * 24_000;
+/// WebSocket close code 1001.
+const GOING_AWAY: u16 = 1001;

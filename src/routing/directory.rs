@@ -1,0 +1,184 @@
+//! Who is called: numbers, flows and assistants, as calls see them.
+//!
+//! A snapshot in memory, so that calls are routed while the database is away. It is read at start and
+//! after every change of resources.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::config::flow::Step;
+use crate::store::{Assistant, Number, Organization, RecordingSetting, Store, StoreError};
+
+/// Numbers, assistants and organizations at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    organizations: HashMap<String, Organization>,
+    assistants: HashMap<(String, String), Assistant>,
+    numbers: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    organization: String,
+    flow: Arc<[Step]>,
+}
+
+/// What a called number leads to.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Owner, by name; `None` for the flow of a fresh installation.
+    pub organization: Option<String>,
+    /// What happens, in order.
+    pub flow: Arc<[Step]>,
+    /// Whether the owner has consented to recordings.
+    pub recording: bool,
+}
+
+impl Snapshot {
+    /// Reads everything from the store. A flow that cannot be read is left out and logged: it was checked
+    /// when it was applied.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn read(store: &Store) -> Result<Self, StoreError> {
+        let organizations = store.organizations().await?.into_iter().map(|s| s.value);
+        let assistants = store.assistants(None).await?.into_iter().map(|s| s.value);
+        let numbers = store.numbers(None).await?.into_iter().map(|s| s.value);
+        Ok(Self::of(organizations, assistants, numbers))
+    }
+
+    fn of(
+        organizations: impl IntoIterator<Item = Organization>,
+        assistants: impl IntoIterator<Item = Assistant>,
+        numbers: impl IntoIterator<Item = Number>,
+    ) -> Self {
+        let entry = |number: Number| match serde_json::from_value::<Vec<Step>>(number.flow) {
+            Ok(flow) => Some((number.number, Entry { organization: number.organization, flow: flow.into() })),
+            Err(error) => {
+                tracing::error!(%error, "a stored flow cannot be read; apply its number again");
+                None
+            }
+        };
+        Self {
+            organizations: organizations.into_iter().map(|o| (o.name.clone(), o)).collect(),
+            assistants: assistants
+                .into_iter()
+                .map(|a| ((a.organization.clone(), a.name.clone()), a))
+                .collect(),
+            numbers: numbers.into_iter().filter_map(entry).collect(),
+        }
+    }
+
+    /// Where a call to `called` goes: exactly that number, the same with or without `+`, or `*`. While no
+    /// number is declared at all, every call goes to the built-in assistant.
+    pub fn route(&self, called: &str) -> Option<Route> {
+        if self.numbers.is_empty() {
+            let step = Step::Assistant { assistant: String::new() };
+            return Some(Route { organization: None, flow: [step].into(), recording: false });
+        }
+        let entry = spellings(called).into_iter().find_map(|spelling| self.numbers.get(&spelling))?;
+        let recording = self
+            .organizations
+            .get(&entry.organization)
+            .is_some_and(|organization| organization.recording == RecordingSetting::On);
+        Some(Route {
+            organization: Some(entry.organization.clone()),
+            flow: Arc::clone(&entry.flow),
+            recording,
+        })
+    }
+
+    /// The assistant of that organization and name.
+    pub fn assistant(&self, organization: Option<&str>, name: &str) -> Option<&Assistant> {
+        self.assistants.get(&(organization?.to_owned(), name.to_owned()))
+    }
+
+    /// The name of the first assistant of a flow, for the call's record.
+    pub fn first_assistant(route: &Route) -> Option<String> {
+        route.flow.iter().find_map(|step| match step {
+            Step::Assistant { assistant } if !assistant.is_empty() => Some(assistant.clone()),
+            _ => None,
+        })
+    }
+}
+
+/// How a called number may be written in the directory, most exact first.
+fn spellings(called: &str) -> Vec<String> {
+    let plain: String = called.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
+    let mut all = vec![called.to_owned(), plain.clone()];
+    if plain.chars().all(|c| c.is_ascii_digit()) {
+        all.push(format!("+{plain}"));
+        if let Some(rest) = plain.strip_prefix("00") {
+            all.push(format!("+{rest}"));
+        }
+    } else if let Some(rest) = plain.strip_prefix('+') {
+        all.push(rest.to_owned());
+    }
+    all.push("*".to_owned());
+    all
+}
+
+/// The present snapshot, shared.
+#[derive(Debug, Clone)]
+pub struct Directory(Arc<watch::Sender<Arc<Snapshot>>>);
+
+impl Directory {
+    /// A directory that begins with this snapshot.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(watch::Sender::new(Arc::new(snapshot))))
+    }
+
+    /// The present snapshot. Calls keep the one they began with.
+    pub fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Reads the store anew.
+    ///
+    /// # Errors
+    /// When the database cannot be read; the snapshot stays as it was.
+    pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
+        let snapshot = Snapshot::read(store).await?;
+        self.0.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_number_is_found_with_and_without_its_plus() {
+        let snapshot = snapshot(&["+15550100", "100"]);
+        for called in ["+15550100", "15550100", "0015550100", "+1 555-0100", "100"] {
+            assert!(snapshot.route(called).is_some(), "{called}");
+        }
+        assert!(snapshot.route("+15550199").is_none());
+    }
+
+    #[test]
+    fn a_star_takes_what_has_no_entry_of_its_own() {
+        let snapshot = snapshot(&["100", "*"]);
+        assert!(snapshot.route("anything").is_some());
+    }
+
+    #[test]
+    fn a_fresh_installation_answers_every_call() {
+        let route = Snapshot::default().route("100").expect("the built-in flow");
+        assert_eq!(route.flow.len(), 1);
+    }
+
+    fn snapshot(numbers: &[&str]) -> Snapshot {
+        let number = |number: &&str| {
+            let flow = json!([{"step": "hangup"}]);
+            let body = json!({"organization": "acme", "number": number, "flow": flow});
+            serde_json::from_value::<Number>(body).expect("a number")
+        };
+        Snapshot::of([], [], numbers.iter().map(number))
+    }
+}

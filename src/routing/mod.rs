@@ -1,0 +1,7 @@
+//! What happens to an inbound call: who is called ([`directory`]), which steps follow ([`flow`]), and
+//! the switchboard that takes each INVITE from its arrival to its place on a media worker.
+
+pub mod directory;
+pub mod flow;
+pub mod plan;
+pub mod switchboard;

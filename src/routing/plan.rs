@@ -1,0 +1,123 @@
+//! Turns a flow's steps into steps with everything at hand: sounds read, assistants and providers found.
+//!
+//! Runs on the ordinary runtime, before the call is placed, so that nothing on a media worker waits for a
+//! disk.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::{Route, Snapshot};
+use super::flow::{Planned, read_sound};
+use crate::call::Prompts;
+use crate::call::assistant::AssistantPlan;
+use crate::call::tools::{self, Toolbox};
+use crate::config::flow::Step;
+use crate::provider::{Provider, SessionSpec};
+use crate::store::Assistant;
+
+/// What plans are made from.
+#[derive(Clone)]
+pub struct Planner {
+    /// By the name of their `[providers.NAME]` section.
+    pub providers: Arc<HashMap<String, Arc<dyn Provider>>>,
+    /// For assistants without a chain of their own.
+    pub default_chain: Arc<[String]>,
+    /// Ours, made once.
+    pub prompts: Prompts,
+}
+
+impl Planner {
+    /// The steps of a route, ready to run.
+    pub async fn plan(&self, directory: &Snapshot, route: &Route) -> Vec<Planned> {
+        let mut steps = Vec::with_capacity(route.flow.len());
+        for step in route.flow.iter() {
+            steps.push(self.step(directory, route, step).await);
+        }
+        steps
+    }
+
+    async fn step(&self, directory: &Snapshot, route: &Route, step: &Step) -> Planned {
+        match step {
+            Step::Answer {} => Planned::Answer,
+            Step::Progress { seconds, file: None } => Planned::Progress { span: seconds.0, audio: None },
+            Step::Progress { seconds, file: Some(file) } => match sound(file.clone()).await {
+                Ok(audio) => Planned::Progress { span: seconds.0, audio: Some(audio) },
+                Err(impossible) => impossible,
+            },
+            Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
+            Step::Assistant { assistant } => self.assistant(directory, route, assistant),
+            Step::Dial { .. } => Planned::Impossible {
+                status: 501,
+                reason: "outbound dialling is not available in this version".to_owned(),
+            },
+            Step::Echo { seconds } => Planned::Echo(seconds.map(|seconds| seconds.0)),
+            Step::Wait { seconds } => Planned::Wait(seconds.0),
+            Step::Hangup {} => Planned::Hangup,
+            Step::Reject { status } => Planned::Reject(*status),
+        }
+    }
+
+    fn assistant(&self, directory: &Snapshot, route: &Route, name: &str) -> Planned {
+        let stored = directory.assistant(route.organization.as_deref(), name);
+        if stored.is_none() && !name.is_empty() {
+            return Planned::Impossible {
+                status: 480,
+                reason: "the flow names an unknown assistant".to_owned(),
+            };
+        }
+        let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
+        let chain = chain.unwrap_or(&self.default_chain);
+        let Some(provider) = chain.iter().find_map(|name| self.providers.get(name)) else {
+            let reason = "no provider of the assistant's chain is configured".to_owned();
+            return Planned::Impossible { status: 503, reason };
+        };
+        let names = stored.map_or_else(|| tools::names().map(str::to_owned).to_vec(), |a| a.tools.clone());
+        let toolbox = match Toolbox::of(&names) {
+            Ok(toolbox) => toolbox,
+            Err(unknown) => {
+                tracing::warn!(?unknown, "the assistant names tools this server does not have");
+                let known: Vec<String> = names.into_iter().filter(|name| !unknown.contains(name)).collect();
+                match Toolbox::of(&known) {
+                    Ok(toolbox) => toolbox,
+                    Err(_) => return Planned::Impossible { status: 500, reason: "no tools".to_owned() },
+                }
+            }
+        };
+        Planned::Assistant(Box::new(AssistantPlan {
+            provider: Arc::clone(provider),
+            spec: spec(stored, &toolbox),
+            greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
+            toolbox,
+            max_duration: stored.and_then(|a| a.max_duration_s).map(|s| Duration::from_secs(u64::from(s))),
+            prompts: self.prompts.clone(),
+        }))
+    }
+}
+
+fn spec(stored: Option<&Assistant>, toolbox: &Toolbox) -> SessionSpec {
+    let mut spec = SessionSpec { tools: toolbox.specs(), ..SessionSpec::default() };
+    let Some(assistant) = stored else { return spec };
+    spec.instructions.clone_from(&assistant.instructions);
+    spec.voice.clone_from(&assistant.voice);
+    spec.model.clone_from(&assistant.model);
+    spec.language.clone_from(&assistant.language);
+    spec.script.clone_from(&assistant.script);
+    if let Some(turn_detection) = &assistant.turn_detection {
+        match serde_json::from_value(turn_detection.clone()) {
+            Ok(turn_detection) => spec.turn_detection = turn_detection,
+            Err(error) => tracing::warn!(%error, "turn_detection cannot be read; the default is used"),
+        }
+    }
+    spec
+}
+
+async fn sound(file: PathBuf) -> Result<Arc<[i16]>, Planned> {
+    let read = tokio::task::spawn_blocking(move || read_sound(&file)).await;
+    match read {
+        Ok(Ok(audio)) => Ok(audio),
+        Ok(Err(cause)) => Err(Planned::Impossible { status: 500, reason: cause }),
+        Err(_) => Err(Planned::Impossible { status: 500, reason: "a sound could not be read".to_owned() }),
+    }
+}

@@ -1,0 +1,199 @@
+//! The shell of a [`Stream`]: its sockets, its timer and its place on the 20 ms grid.
+//!
+//! Lives on a media worker and is polled by whoever owns it. It only carries: what a datagram, a slot or
+//! a timeout means is decided in the stream.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+use tokio::time::Sleep;
+
+use super::pacer::{Pacer, Ticket};
+use super::ports::{PortGuard, PortPair};
+use super::stream::{Stream, StreamEvent};
+
+/// What media tells its owner.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MediaSignal {
+    /// Received audio waits in [`Stream::take_audio`]; `since` is when the oldest of it was read.
+    Audio {
+        /// Of the read from the socket, or of the timeout that made up for a missing packet.
+        since: Instant,
+    },
+    /// A slot has passed.
+    Sent {
+        /// When its packet was due.
+        due: Instant,
+        /// An item's audio was in it.
+        item: bool,
+    },
+    /// Something the stream noticed.
+    Event(StreamEvent),
+}
+
+/// One party's RTP, on this thread's runtime.
+#[derive(Debug)]
+pub struct RtpMedia {
+    stream: Stream,
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    ticket: Ticket,
+    timer: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+    packet: Vec<u8>,
+    datagram: Box<[u8]>,
+    /// Turns between sockets and grid, so that a flood of packets cannot starve the slots.
+    reads_left: u32,
+    // Dropped last: the ports are free only when the sockets are closed.
+    _ports: PortGuard,
+}
+
+impl RtpMedia {
+    /// Registers the sockets with this thread's runtime and joins its grid.
+    ///
+    /// # Errors
+    /// When the runtime takes no more sockets.
+    pub fn new(stream: Stream, ports: PortPair, pacer: &Pacer) -> io::Result<Self> {
+        Ok(Self {
+            stream,
+            rtp: UdpSocket::from_std(ports.rtp)?,
+            rtcp: UdpSocket::from_std(ports.rtcp)?,
+            ticket: pacer.join(),
+            timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
+            armed: None,
+            packet: Vec::with_capacity(256),
+            datagram: vec![0; LARGEST_DATAGRAM].into_boxed_slice(),
+            reads_left: READS_A_TURN,
+            _ports: ports.guard,
+        })
+    }
+
+    /// The stream, for playing and asking.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// The stream, for asking.
+    pub fn stream_ref(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Polls the grid, the sockets and the timer. Cancel-safe.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MediaSignal> {
+        loop {
+            if let Some(event) = self.stream.poll_event() {
+                return Poll::Ready(MediaSignal::Event(event));
+            }
+            if let Poll::Ready(tick) = self.ticket.poll_tick(cx) {
+                if tick.missed > 0 {
+                    self.stream.skip(tick.missed);
+                }
+                let item = self.send_slot(tick.deadline);
+                self.reads_left = READS_A_TURN;
+                return Poll::Ready(MediaSignal::Sent { due: tick.deadline, item });
+            }
+            if let Poll::Ready(since) = self.poll_rtp(cx) {
+                return Poll::Ready(MediaSignal::Audio { since });
+            }
+            if self.poll_rtcp(cx).is_ready() {
+                continue;
+            }
+            let now = ready!(self.poll_timer(cx));
+            self.stream.handle_timeout(now);
+            self.send_report(now);
+            return Poll::Ready(MediaSignal::Audio { since: now });
+        }
+    }
+
+    /// Says goodbye over RTCP. The last thing to do.
+    pub fn finish(&mut self) {
+        if let Some(to) = self.stream.finish(Instant::now(), &mut self.packet) {
+            // A goodbye that cannot be sent is not missed: signalling ends the call.
+            let _lost = self.rtcp.try_send_to(&self.packet, to);
+        }
+    }
+
+    /// Sends this slot's packet; tells whether an item's audio was in it.
+    fn send_slot(&mut self, deadline: Instant) -> bool {
+        let now = Instant::now();
+        let Some(tick) = self.stream.tick(now, &mut self.packet) else { return false };
+        match self.rtp.try_send_to(&self.packet, tick.destination) {
+            Ok(_) => {}
+            // A full socket buffer or an ICMP error costs this one packet, as loss on the way would.
+            Err(_) => metrics::counter!("tandem_rtp_send_errors_total").increment(1),
+        }
+        self.stream.note_lateness(now.saturating_duration_since(deadline));
+        tick.item.is_some()
+    }
+
+    /// Ready with the time of the read when a datagram was taken.
+    fn poll_rtp(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        if self.reads_left == 0 {
+            self.reads_left = READS_A_TURN;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut buffer = ReadBuf::new(&mut self.datagram);
+        match ready!(self.rtp.poll_recv_from(cx, &mut buffer)) {
+            Ok(source) => {
+                self.reads_left -= 1;
+                let now = Instant::now();
+                self.stream.receive_rtp(now, source, buffer.filled());
+                Poll::Ready(now)
+            }
+            // An ICMP error of an earlier packet; the socket is still good.
+            Err(_) => Poll::Ready(Instant::now()),
+        }
+    }
+
+    fn poll_rtcp(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = ReadBuf::new(&mut self.datagram);
+        if let Ok(source) = ready!(self.rtcp.poll_recv_from(cx, &mut buffer)) {
+            self.stream.receive_rtcp(Instant::now(), source, buffer.filled());
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        let Some(next) = self.stream.next_timeout() else { return Poll::Pending };
+        // Every packet moves the deadline a little; the timer is set anew only when it must fire earlier,
+        // or has fired.
+        if self.armed.is_none_or(|armed| next < armed) {
+            self.timer.as_mut().reset(next.into());
+            self.armed = Some(next);
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= next {
+                self.armed = None;
+                return Poll::Ready(now);
+            }
+            self.timer.as_mut().reset(next.into());
+            self.armed = Some(next);
+        }
+    }
+
+    fn send_report(&mut self, now: Instant) {
+        if let Some(to) = self.stream.poll_rtcp(now, &mut self.packet) {
+            let socket = if self.stream.config().rtcp_mux { &self.rtp } else { &self.rtcp };
+            // A report that cannot be sent is made up for by the next one.
+            let _lost = socket.try_send_to(&self.packet, to);
+        }
+    }
+}
+
+impl Drop for RtpMedia {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Larger than any audio packet we take; what is longer is cut and then refused.
+const LARGEST_DATAGRAM: usize = 2048;
+/// Datagrams read before the other sources get their turn.
+const READS_A_TURN: u32 = 16;

@@ -1,0 +1,173 @@
+//! From configuration to parts: what each section of `tandem.toml` becomes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::call::Prompts;
+use crate::call::recording::RecordingWriter;
+use crate::config::{
+    self, Config, InboundAuth, OptionsPolicy, ProviderSection, SipTransport, UnknownSources,
+};
+use crate::provider::Provider;
+use crate::provider::openai::{NoiseReduction, OpenAi, OpenAiConfig, SessionDefaults};
+use crate::provider::scripted::{Scripted, ScriptedConfig};
+use crate::routing::plan::Planner;
+use crate::rtp::PortPoolConfig;
+use crate::sip::endpoint::{EndpointConfig, Listener};
+use crate::sip::message::Transport;
+use crate::sip::profile::Profile;
+use crate::sip::transaction::TimerValues;
+use crate::sip::trunk::{Trunk, Trunks};
+use crate::sip::ua::UaConfig;
+
+/// What makes flows runnable: the providers and the prompts.
+pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
+    let mut providers: HashMap<String, Arc<dyn Provider>> = HashMap::new();
+    for (name, section) in &config.providers {
+        let provider: Arc<dyn Provider> = match section {
+            ProviderSection::Openai(section) => Arc::new(OpenAi::new(openai(name, section))?),
+            ProviderSection::Scripted(section) => {
+                let script = section.script.as_ref().map(|path| path.display().to_string());
+                Arc::new(Scripted::new(&ScriptedConfig { name: name.clone(), script }))
+            }
+            // The check of the configuration has said that this kind is not available.
+            ProviderSection::Ultravox(_) => continue,
+        };
+        providers.insert(name.clone(), provider);
+    }
+    Ok(Planner {
+        providers: Arc::new(providers),
+        default_chain: config.routing.default_chain.clone().into(),
+        prompts: Prompts::spoken(),
+    })
+}
+
+fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
+    let wanted = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    OpenAiConfig {
+        name: name.to_owned(),
+        url: section.url.clone(),
+        model: section.model.clone(),
+        api_keys: section.api_keys.clone(),
+        connect_timeout: section.connect_timeout,
+        uplink_interval_ms: section.uplink_interval_ms,
+        session: SessionDefaults {
+            voice: wanted(&section.voice),
+            transcription_model: wanted(&section.transcription_model),
+            noise_reduction: match section.noise_reduction {
+                config::NoiseReduction::Off => None,
+                config::NoiseReduction::NearField => Some(NoiseReduction::NearField),
+                config::NoiseReduction::FarField => Some(NoiseReduction::FarField),
+            },
+            max_output_tokens: Some(section.max_output_tokens).filter(|most| *most > 0),
+        },
+        ..OpenAiConfig::default()
+    }
+}
+
+/// The RTP ports.
+pub(super) fn port_pool(config: &Config) -> PortPoolConfig {
+    let range = &config.media.rtp_ports;
+    PortPoolConfig {
+        first: range.first,
+        last: range.last,
+        quarantine: config.media.port_quarantine,
+        ..PortPoolConfig::default()
+    }
+}
+
+/// The writer of recordings, if this installation records.
+pub(super) fn recordings(config: &Config) -> anyhow::Result<Option<RecordingWriter>> {
+    if !config.recording.enabled {
+        return Ok(None);
+    }
+    RecordingWriter::start(config.recordings_dir()).map(Some).context("starting the recording writer")
+}
+
+/// The SIP endpoint: listeners, trunks, limits.
+pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
+    let sip = &config.sip;
+    let listen = sip.listen.iter().map(|listen| Listener {
+        transport: match listen.transport {
+            SipTransport::Udp => Transport::Udp,
+            SipTransport::Tcp => Transport::Tcp,
+            SipTransport::Tls => Transport::Tls,
+        },
+        address: listen.address,
+    });
+    let mut endpoint = EndpointConfig::new(listen.collect(), trunks(config)?);
+    endpoint.ua = UaConfig {
+        advertise: sip.advertise,
+        user_agent: sip.user_agent.clone(),
+        timers: TimerValues { t1: sip.t1, t2: sip.t2, ..TimerValues::default() },
+        legs_max: config.call_limit() as usize,
+        ring_timeout: sip.ring_timeout,
+        retry_after: config.drain.retry_after,
+        answer_options: sip.options == OptionsPolicy::Auto,
+        refuse_unknown: sip.unknown_sources == UnknownSources::Refuse,
+        ..UaConfig::default()
+    };
+    endpoint.limits.message_bytes = sip.max_message_bytes as usize;
+    endpoint.connections_max = sip.max_connections as usize;
+    endpoint.idle_timeout = sip.idle_timeout;
+    endpoint.tls = sip.tls.as_ref().map(tls).transpose()?;
+    Ok(endpoint)
+}
+
+fn tls(section: &config::SipTls) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let certificate = &section.certificate;
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("sip.tls.certificate: reading {}", certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&section.private_key)
+        .with_context(|| format!("sip.tls.private_key: reading {}", section.private_key.display()))?;
+    let server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("sip.tls: the key does not belong to the certificate")?;
+    Ok(Arc::new(server))
+}
+
+/// The trunks. Without any, a node that listens on loopback alone takes calls from this machine.
+fn trunks(config: &Config) -> anyhow::Result<Trunks> {
+    if config.trunk.is_empty() && config.sip.listen.iter().all(|listen| listen.address.ip().is_loopback()) {
+        let mut local = Trunk::new("local", profile(config, "generic")?);
+        local.allow = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
+        return Ok(Trunks::new([local]));
+    }
+    let trunks =
+        config.trunk.iter().map(|section| trunk(config, section)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Trunks::new(trunks))
+}
+
+fn trunk(config: &Config, section: &config::Trunk) -> anyhow::Result<Trunk> {
+    let mut profile = profile(config, &section.profile)?;
+    if let Some(codecs) = &section.codecs {
+        let names = codecs.iter().map(|codec| codec.as_str().to_owned()).collect();
+        profile = Arc::new(Profile { codecs: names, ..Profile::clone(&profile) });
+    }
+    let mut trunk = Trunk::new(&section.name, profile);
+    trunk.allow = section.allow.iter().map(|network| network.0).collect();
+    trunk.username.clone_from(&section.username);
+    trunk.password.clone_from(&section.password);
+    trunk.inbound_auth = section.inbound_auth == InboundAuth::Digest;
+    trunk.max_calls = section.max_calls as usize;
+    Ok(trunk)
+}
+
+/// A profile of `sip.profiles_dir`, or one that is built in.
+fn profile(config: &Config, name: &str) -> anyhow::Result<Arc<Profile>> {
+    let file = config.sip.profiles_dir.join(format!("{name}.toml"));
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Profile::from_toml(name, &text)
+            .map(Arc::new)
+            .with_context(|| format!("reading {}", file.display())),
+        Err(error) => Profile::builtin(name).with_context(|| {
+            format!("no SIP profile `{name}`: {} ({error}), and none is built in", file.display())
+        }),
+    }
+}

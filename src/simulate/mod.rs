@@ -1,0 +1,4 @@
+//! Far ends that speak the real wire protocols, for tests, load and `tandem demo`.
+
+pub mod openai;
+pub mod phone;

@@ -1,0 +1,272 @@
+//! `tandem simulate phone`: places calls from the command line.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::{Act, CallPlan, CallReport, Phone};
+use crate::audio::wav::{self, Wav};
+use crate::audio::{BRIDGE_RATE, Codec, voice};
+use crate::routing::switchboard::codecs;
+use crate::sip::leg::HangUpCause;
+use crate::sip::message::Transport;
+use crate::sip::ua::Credentials;
+use crate::sip::uri::Uri;
+
+/// A phone that places calls.
+#[derive(Debug, Clone, Args)]
+pub struct SimulatePhoneArgs {
+    /// Whom to call: sip:USER@HOST[:PORT][;transport=tcp].
+    target: String,
+    /// What the caller says once the other side has been silent for a moment: a WAV file. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    wav: Vec<PathBuf>,
+    /// What the caller says, spoken by the built-in voice. May be repeated; comes after the WAV files.
+    #[arg(long, value_name = "TEXT")]
+    say: Vec<String>,
+    /// Keys to press after speaking.
+    #[arg(long, value_name = "DIGITS")]
+    dtmf: Option<String>,
+    /// Silence of the other side after which the caller speaks.
+    #[arg(long, value_name = "MS", default_value_t = 800)]
+    pause_ms: u64,
+    /// Speak over the other side this long after it began, from the second line on.
+    #[arg(long, value_name = "MS")]
+    barge_in_ms: Option<u64>,
+    /// Hang up this long after the last act; without it the other side hangs up.
+    #[arg(long, value_name = "SECONDS")]
+    hang_up_after: Option<f64>,
+    /// Give up and hang up after this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    limit: f64,
+    /// Record the call here as a stereo WAV: the caller left, what it heard right. With several calls a
+    /// number is put before the ending.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Codecs offered, best first: pcmu, pcma, g722, opus, l16.
+    #[arg(long, value_name = "LIST", default_value = "pcmu", value_delimiter = ',')]
+    codecs: Vec<String>,
+    /// The caller's number.
+    #[arg(long, default_value = "tester")]
+    from: String,
+    /// How many calls.
+    #[arg(long, default_value_t = 1)]
+    calls: usize,
+    /// New calls a second.
+    #[arg(long, value_name = "CPS", default_value_t = 10.0)]
+    rate: f64,
+    /// The phone's own address; found by itself if left out.
+    #[arg(long, value_name = "IP")]
+    local: Option<IpAddr>,
+    /// The phone's RTP ports.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "40000-49999")]
+    rtp_ports: String,
+    /// For a challenge; the password comes from the variable TANDEM_PHONE_PASSWORD.
+    #[arg(long)]
+    username: Option<String>,
+}
+
+/// Places the calls; exits with 0 when all were answered and ended in the ordinary way.
+///
+/// # Errors
+/// When an argument makes no sense, a file cannot be read or written, or no socket can be had.
+pub async fn run(args: SimulatePhoneArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+    let plan = plan(&args)?;
+    let local = match args.local {
+        Some(local) => local,
+        None => super::line::towards(plan.remote).context("finding the own address")?,
+    };
+    let phone = Arc::new(Phone::start(local, port_range(&args.rtp_ports)?, 1).await?);
+    let reports = place(&phone, &plan, args.calls, args.rate).await;
+    let mut all_good = true;
+    let mut documents = Vec::new();
+    for (number, report) in reports.into_iter().enumerate() {
+        let report = report?;
+        all_good &= is_good(&report);
+        if let Some(file) = &args.record {
+            write_recording(&numbered(file, number, args.calls), &report)?;
+        }
+        documents.push(document(&report));
+    }
+    if let Some(phone) = Arc::into_inner(phone) {
+        phone.stop().await;
+    }
+    print(&documents, as_json)?;
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn place(
+    phone: &Arc<Phone>,
+    plan: &CallPlan,
+    calls: usize,
+    rate: f64,
+) -> Vec<anyhow::Result<CallReport>> {
+    let mut running = JoinSet::new();
+    let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.clamp(0.01, 1000.0)));
+    for _ in 0..calls {
+        pace.tick().await;
+        let (phone, plan) = (Arc::clone(phone), plan.clone());
+        running.spawn(async move { phone.call(plan).await });
+    }
+    let mut reports = Vec::with_capacity(calls);
+    while let Some(report) = running.join_next().await {
+        reports.push(report.unwrap_or_else(|error| Err(error.into())));
+    }
+    reports
+}
+
+fn plan(args: &SimulatePhoneArgs) -> anyhow::Result<CallPlan> {
+    let text = if args.target.contains(':') { args.target.clone() } else { format!("sip:{}", args.target) };
+    let target = Uri::parse(text.as_bytes()).map_err(|e| anyhow::anyhow!("`{text}` is no SIP URI: {e}"))?;
+    let (remote, transport) = resolve(&text)?;
+    let mut offered: Vec<Codec> = Vec::new();
+    for name in &args.codecs {
+        let known = codecs(name);
+        if known.is_empty() {
+            bail!("`{name}` is no codec; known: pcmu, pcma, g722, opus, l16, l16/8000, l16/16000, l16/24000");
+        }
+        offered.extend(known);
+    }
+    let credentials = match &args.username {
+        None => None,
+        Some(username) => Some(Credentials {
+            username: username.clone(),
+            password: std::env::var("TANDEM_PHONE_PASSWORD")
+                .context("--username needs the password in the variable TANDEM_PHONE_PASSWORD")?
+                .into(),
+        }),
+    };
+    Ok(CallPlan {
+        target,
+        remote,
+        transport,
+        from: args.from.clone(),
+        codecs: offered,
+        credentials,
+        acts: acts(args)?,
+        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
+    })
+}
+
+fn acts(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Act>> {
+    let mut lines: Vec<Arc<[i16]>> = Vec::new();
+    for file in &args.wav {
+        let opened = std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?;
+        let wav = Wav::read(opened, LONGEST_WAV).with_context(|| format!("reading {}", file.display()))?;
+        lines.push(wav.to_bridge().into());
+    }
+    lines.extend(args.say.iter().map(|text| Arc::from(voice::speak(text))));
+    let mut acts = Vec::new();
+    for (number, line) in lines.into_iter().enumerate() {
+        match args.barge_in_ms {
+            Some(after) if number > 0 => acts.push(Act::WaitForSpeech(Duration::from_millis(after))),
+            Some(_) | None => acts.push(Act::WaitForSilence(Duration::from_millis(args.pause_ms))),
+        }
+        acts.push(Act::Say(line));
+    }
+    if let Some(digits) = &args.dtmf {
+        acts.push(Act::Press(digits.to_ascii_uppercase()));
+    }
+    if let Some(seconds) = args.hang_up_after {
+        acts.push(Act::Wait(Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))));
+        acts.push(Act::HangUp);
+    }
+    Ok(acts)
+}
+
+/// Where a SIP URI leads: its host and port, and `transport=`. Names are looked up by the system.
+fn resolve(text: &str) -> anyhow::Result<(SocketAddr, Transport)> {
+    let (address, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let host = address
+        .rsplit_once('@')
+        .map_or_else(|| address.split_once(':').map_or(address, |(_, host)| host), |(_, host)| host);
+    let transport = if parameters.to_ascii_lowercase().contains("transport=tcp") {
+        Transport::Tcp
+    } else {
+        Transport::Udp
+    };
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        && (!host.starts_with('[') || host.contains("]:"));
+    let with_port = if has_port { host.to_owned() } else { format!("{host}:5060") };
+    let mut found = with_port.to_socket_addrs().with_context(|| format!("looking up `{host}`"))?;
+    let Some(remote) = found.next() else { bail!("`{host}` has no address") };
+    Ok((remote, transport))
+}
+
+fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
+    let parsed =
+        text.split_once('-').and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    parsed.with_context(|| format!("`{text}` is no port range such as 40000-49999"))
+}
+
+fn is_good(report: &CallReport) -> bool {
+    let ended_well = report.hang_up.as_ref().is_none_or(|hang_up| hang_up.cause == HangUpCause::Peer);
+    report.answered.is_some() && ended_well
+}
+
+fn document(report: &CallReport) -> Value {
+    let since = |at: Option<std::time::Instant>| at.map(|at| (at - report.dialled).as_secs_f64() * 1000.0);
+    json!({
+        "answered": report.answered.is_some(),
+        "ringing_ms": since(report.ringing),
+        "answered_ms": since(report.answered),
+        "duration_ms": since(Some(report.ended)),
+        "ended_by": if report.hang_up.is_some() { "far_end" } else { "phone" },
+        "status": report.hang_up.as_ref().map(|hang_up| hang_up.status),
+        "reason": report.hang_up.as_ref().map(|hang_up| hang_up.reason.clone()),
+        "codec": report.codec.map(|codec| codec.to_string()),
+        "heard_ms": report.heard.len() as u64 * 1000 / u64::from(BRIDGE_RATE),
+        "quality": report.quality,
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+fn print(documents: &[Value], as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        println!("{}", serde_json::to_string(&json!({"calls": documents}))?);
+        return Ok(());
+    }
+    for call in documents {
+        println!(
+            "answered after {} ms, {} ms long, {}, ended by {}: {}",
+            call["answered_ms"].as_f64().map_or("never".to_owned(), |ms| format!("{ms:.0}")),
+            call["duration_ms"].as_f64().unwrap_or_default().round(),
+            call["codec"].as_str().unwrap_or("no media"),
+            call["ended_by"].as_str().unwrap_or_default(),
+            call["reason"].as_str().unwrap_or("done"),
+        );
+    }
+    Ok(())
+}
+
+/// Writes what the caller said (left) and heard (right).
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_recording(file: &Path, report: &CallReport) -> anyhow::Result<()> {
+    let length = report.heard.len().max(report.said.len());
+    let at = |side: &[i16], index: usize| side.get(index).copied().unwrap_or(0);
+    let interleaved: Vec<i16> =
+        (0..length).flat_map(|index| [at(&report.said, index), at(&report.heard, index)]).collect();
+    let out = std::fs::File::create(file).with_context(|| format!("creating {}", file.display()))?;
+    let mut writer = wav::StereoWriter::new(std::io::BufWriter::new(out), BRIDGE_RATE)?;
+    writer.write(&interleaved)?;
+    writer.finish().with_context(|| format!("writing {}", file.display()))
+}
+
+fn numbered(file: &Path, number: usize, calls: usize) -> PathBuf {
+    if calls == 1 {
+        return file.to_owned();
+    }
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    file.with_file_name(format!("{stem}-{}.wav", number + 1))
+}
+
+const LONGEST_WAV: u64 = 64 << 20;

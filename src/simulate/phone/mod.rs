@@ -1,0 +1,407 @@
+//! A phone that places calls: real SIP, real RTP, and ears.
+//!
+//! A [`Phone`] is a user agent of its own with its own media thread. [`Phone::call`] places one call,
+//! does what its [`Act`]s say and returns what was heard, sample by sample, with the moments that
+//! matter. The demo, the tests and `tandem simulate phone` use it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::audio::{BRIDGE_RATE, Codec};
+use crate::call::worker::{Surroundings, Workers};
+use crate::event::Quality;
+use crate::id::LegId;
+use crate::rtp::{ItemKey, LatchPolicy, PortPool, PortPoolConfig};
+use crate::sip::endpoint::EndpointHandle;
+use crate::sip::leg::{HangUp, LegMedia, LegSignal, SipLeg};
+use crate::sip::message::Transport;
+use crate::sip::negotiation::{Capabilities, Preference};
+use crate::sip::transport::Target;
+use crate::sip::ua::{Credentials, HangupReason, LegEvent, OutgoingInvite, UaEvent};
+use crate::sip::uri::Uri;
+
+pub mod cli;
+mod ears;
+mod line;
+
+pub use ears::Ears;
+
+/// What the person on the phone does next. Each act begins when the one before is done.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Says this, 24 kHz, and goes on when it is said.
+    Say(Arc<[i16]>),
+    /// Waits.
+    Wait(Duration),
+    /// Waits until the other side has spoken for this long without a longer pause.
+    WaitForSpeech(Duration),
+    /// Waits until the other side has been silent for this long.
+    WaitForSilence(Duration),
+    /// Presses keys.
+    Press(String),
+    /// Hangs up.
+    HangUp,
+}
+
+/// One call to place.
+#[derive(Debug, Clone)]
+pub struct CallPlan {
+    /// Whom to call.
+    pub target: Uri,
+    /// Where the INVITE goes.
+    pub remote: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
+    /// The caller's user part.
+    pub from: String,
+    /// Codecs offered, best first.
+    pub codecs: Vec<Codec>,
+    /// For a challenge.
+    pub credentials: Option<Credentials>,
+    /// What to do once the call is answered; it then lasts until somebody hangs up.
+    pub acts: Vec<Act>,
+    /// The phone hangs up after this long at the latest.
+    pub limit: Duration,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone)]
+pub struct CallReport {
+    /// When the INVITE was handed over.
+    pub dialled: Instant,
+    /// First 101-199.
+    pub ringing: Option<Instant>,
+    /// 2xx.
+    pub answered: Option<Instant>,
+    /// The end.
+    pub ended: Instant,
+    /// How the far end ended it; `None` when the phone hung up.
+    pub hang_up: Option<HangUp>,
+    /// Codec in use.
+    pub codec: Option<Codec>,
+    /// All that was heard, 24 kHz.
+    pub heard: Vec<i16>,
+    /// All that was said, 24 kHz, sample-aligned with `heard`.
+    pub said: Vec<i16>,
+    /// When sample 0 of `heard` and `said` was.
+    pub origin: Instant,
+    /// When each `Say` began and ended.
+    pub spoke: Vec<(Instant, Instant)>,
+    /// RTP statistics of the phone's side.
+    pub quality: Option<Quality>,
+}
+
+impl CallReport {
+    /// Milliseconds from the first sample to `at`.
+    pub fn position_ms(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.origin).as_secs_f64() * 1000.0
+    }
+}
+
+/// A user agent that places calls.
+pub struct Phone {
+    endpoint: EndpointHandle,
+    local: IpAddr,
+    ports: PortPool,
+    workers: Workers,
+    lines: Lines,
+    _switch: tokio::task::JoinHandle<()>,
+}
+
+type Lines = Arc<Mutex<HashMap<LegId, mpsc::Sender<LegEvent>>>>;
+
+impl Phone {
+    /// A phone on this address, on a free port, with RTP ports of this range. It listens over UDP and TCP.
+    ///
+    /// # Errors
+    /// When sockets or threads cannot be had.
+    pub async fn start(local: IpAddr, rtp_ports: (u16, u16), threads: usize) -> anyhow::Result<Self> {
+        let (events, inbox) = mpsc::channel(QUEUE);
+        let endpoint = line::open(local, events).await.context("opening the phone's SIP sockets")?;
+        let lines = Lines::default();
+        let switch = tokio::spawn(switch(inbox, Arc::clone(&lines)));
+        let ports = PortPool::new(PortPoolConfig {
+            first: rtp_ports.0,
+            last: rtp_ports.1,
+            quarantine: Duration::from_secs(1),
+            ..PortPoolConfig::default()
+        })?;
+        let workers = Workers::start(threads, false)?;
+        Ok(Self { endpoint, local, ports, workers, lines, _switch: switch })
+    }
+
+    /// Places a call and sees it to its end.
+    ///
+    /// # Errors
+    /// When it could not even be tried: no port, no thread.
+    pub async fn call(&self, plan: CallPlan) -> anyhow::Result<CallReport> {
+        let id = LegId::fresh();
+        let (line, events) = mpsc::channel(64);
+        self.lines().insert(id, line);
+        let (tell, told) = oneshot::channel();
+        let settings = self.settings(&plan);
+        let handle = self.endpoint.clone();
+        let target = handle.target(plan.transport, plan.remote)?;
+        self.workers.place(move |around| async move {
+            let report = live(id, handle, events, around, settings, plan, target).await;
+            // Whoever asked has gone away: nobody wants the report.
+            let _unwanted = tell.send(report);
+        })?;
+        let report = told.await.context("the phone's thread stopped")?;
+        self.lines().remove(&id);
+        report
+    }
+
+    /// Ends everything.
+    pub async fn stop(self) {
+        self.workers.stop(Duration::from_secs(2)).await;
+        self.endpoint.stop(Duration::from_secs(2)).await;
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<LegId, mpsc::Sender<LegEvent>>> {
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn settings(&self, plan: &CallPlan) -> LegMedia {
+        LegMedia {
+            ports: self.ports.clone(),
+            address: self.local,
+            peer: plan.remote.ip(),
+            capabilities: Capabilities {
+                codecs: plan.codecs.clone(),
+                preference: Preference::Theirs,
+                ..Capabilities::default()
+            },
+            latch: LatchPolicy { allowed: vec![plan.remote.ip().into()], ..LatchPolicy::default() },
+            inband_dtmf: false,
+            media_timeout: None,
+        }
+    }
+}
+
+/// Hands each event to its call. Calls to the phone are not answered.
+async fn switch(mut inbox: mpsc::Receiver<UaEvent>, lines: Lines) {
+    while let Some(event) = inbox.recv().await {
+        if let UaEvent::Leg(leg, event) = event {
+            let line = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&leg).cloned();
+            if let Some(line) = line
+                && line.try_send(event).is_err()
+            {
+                tracing::debug!("an event came for a call that is over");
+            }
+        }
+    }
+}
+
+async fn live(
+    id: LegId,
+    handle: EndpointHandle,
+    events: mpsc::Receiver<LegEvent>,
+    around: Surroundings,
+    settings: LegMedia,
+    plan: CallPlan,
+    target: Target,
+) -> anyhow::Result<CallReport> {
+    let dialled = Instant::now();
+    let (leg, sdp) = SipLeg::outgoing(id, handle.clone(), events, around.pacer, settings)?;
+    let from = Uri::parse(format!("sip:{}@{}", plan.from, target.local).as_bytes())
+        .map_err(|error| anyhow::anyhow!("`{}` cannot be a caller: {error}", plan.from))?;
+    handle.invite(
+        id,
+        OutgoingInvite {
+            target,
+            to: plan.target.clone(),
+            from,
+            from_display: None,
+            sdp: Some(sdp),
+            trunk: None,
+            credentials: plan.credentials.clone(),
+            headers: Vec::new(),
+        },
+    )?;
+    Ok(OnCall::new(leg, plan, dialled).run().await)
+}
+
+/// How far the present [`Act::Say`] is.
+enum Speech {
+    NotBegun,
+    Going { item: ItemKey, began: Instant },
+    Done,
+}
+
+/// The state of a call on the phone.
+struct OnCall {
+    leg: SipLeg,
+    acts: std::collections::VecDeque<Act>,
+    ears: Ears,
+    limit: Instant,
+    report: CallReport,
+    speech: Speech,
+    said_count: u32,
+    act_began: Instant,
+    /// Media has begun: both tapes run.
+    rolling: bool,
+    scratch: Vec<i16>,
+}
+
+impl OnCall {
+    fn new(leg: SipLeg, plan: CallPlan, dialled: Instant) -> Self {
+        Self {
+            leg,
+            acts: plan.acts.into(),
+            ears: Ears::default(),
+            limit: dialled + plan.limit,
+            report: CallReport {
+                dialled,
+                ringing: None,
+                answered: None,
+                ended: dialled,
+                hang_up: None,
+                codec: None,
+                heard: Vec::new(),
+                said: Vec::new(),
+                origin: dialled,
+                spoke: Vec::new(),
+                quality: None,
+            },
+            speech: Speech::NotBegun,
+            said_count: 0,
+            act_began: dialled,
+            rolling: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) -> CallReport {
+        loop {
+            let wait = std::future::poll_fn(|cx| self.leg.poll(cx));
+            match tokio::time::timeout_at(self.limit.into(), wait).await {
+                Ok(LegSignal::HungUp(hang_up)) => {
+                    self.report.hang_up = Some(hang_up);
+                    break;
+                }
+                Ok(signal) => self.signal(signal),
+                Err(_) => {
+                    self.leg.hang_up(HangupReason::normal());
+                    break;
+                }
+            }
+            if self.report.answered.is_some() && self.act() {
+                break;
+            }
+        }
+        self.report.ended = Instant::now();
+        self.report.codec = self.leg.codec();
+        self.report.quality = self.leg.quality();
+        self.report
+    }
+
+    fn signal(&mut self, signal: LegSignal) {
+        let now = Instant::now();
+        match signal {
+            LegSignal::Ringing { .. } => drop(self.report.ringing.get_or_insert(now)),
+            LegSignal::Established => {
+                self.report.answered.get_or_insert(now);
+                self.act_began = now;
+            }
+            LegSignal::Audio { .. } => {
+                self.scratch.clear();
+                self.leg.take_audio(&mut self.scratch);
+                if !self.scratch.is_empty() {
+                    self.hear(now);
+                }
+            }
+            LegSignal::Sent { due, .. } => {
+                self.scratch.clear();
+                self.leg.sent_frame(&mut self.scratch);
+                if !self.rolling {
+                    self.roll(due);
+                }
+                self.report.said.extend_from_slice(&self.scratch);
+            }
+            LegSignal::ItemFinished { item, .. } => {
+                if let Speech::Going { item: going, began } = &self.speech
+                    && *going == item
+                {
+                    self.report.spoke.push((*began, now));
+                    self.speech = Speech::Done;
+                }
+            }
+            LegSignal::ItemStarted(item) => {
+                if let Speech::Going { item: going, began } = &mut self.speech
+                    && *going == item
+                {
+                    *began = now;
+                }
+            }
+            LegSignal::Dtmf { .. }
+            | LegSignal::MediaChanged { .. }
+            | LegSignal::DtmfSent
+            | LegSignal::HungUp(_) => {}
+        }
+    }
+
+    /// The first audio of the other side is put where the clock says; after it its own count is the clock.
+    fn hear(&mut self, now: Instant) {
+        if !self.rolling {
+            self.roll(now);
+        }
+        if self.report.heard.is_empty() {
+            let until_now = now.saturating_duration_since(self.report.origin).as_secs_f64();
+            let samples = (until_now * f64::from(BRIDGE_RATE)) as usize;
+            self.report.heard.resize(samples.saturating_sub(self.scratch.len()), 0);
+        }
+        self.report.heard.extend_from_slice(&self.scratch);
+        self.ears.hear(now, &self.scratch);
+    }
+
+    fn roll(&mut self, origin: Instant) {
+        self.rolling = true;
+        self.report.origin = origin;
+    }
+
+    /// Begins the next act if the present one is done; `true` once the phone has hung up.
+    fn act(&mut self) -> bool {
+        let now = Instant::now();
+        while let Some(act) = self.acts.front() {
+            match act {
+                Act::Say(pcm) => match self.speech {
+                    Speech::NotBegun => {
+                        self.said_count += 1;
+                        let item = ItemKey::from(format!("say-{}", self.said_count).as_str());
+                        self.leg.play(&item, pcm);
+                        self.leg.end_item(&item);
+                        self.speech = Speech::Going { item, began: now };
+                        return false;
+                    }
+                    Speech::Going { .. } => return false,
+                    Speech::Done => {}
+                },
+                Act::Wait(span) if now < self.act_began + *span => return false,
+                Act::WaitForSpeech(span) if !self.ears.speaking_for(*span) => return false,
+                Act::WaitForSilence(span) if !self.ears.silent_for(now, *span) => return false,
+                Act::Press(digits) => {
+                    let digits = digits.clone();
+                    self.leg.send_dtmf(&digits);
+                }
+                Act::HangUp => {
+                    self.leg.hang_up(HangupReason::normal());
+                    return true;
+                }
+                Act::Wait(_) | Act::WaitForSpeech(_) | Act::WaitForSilence(_) => {}
+            }
+            self.acts.pop_front();
+            self.speech = Speech::NotBegun;
+            self.ears.begin(now);
+            self.act_began = now;
+        }
+        false
+    }
+}
+
+const QUEUE: usize = 4096;

@@ -1,0 +1,229 @@
+//! Answering an offer (RFC 3264 section 6).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    Attribute, Capabilities, Codec, Direction, Format, Layout, Media, MediaPlan, Negotiated, Negotiation,
+    NegotiationError, Preference, Sdp, Section,
+};
+
+impl Negotiation {
+    /// Answers the offer of a peer that signals from `peer`. On an error nothing has changed: the session
+    /// goes on as it was (RFC 3261 section 14.2).
+    ///
+    /// Our own offer that was still waiting for its answer is given up.
+    ///
+    /// # Errors
+    /// When no session can be made of it; [`NegotiationError::status`] says how to refuse.
+    pub fn answer(&mut self, offer: &[u8], peer: IpAddr) -> Result<Negotiated, NegotiationError> {
+        self.answer_to(&Sdp::parse(offer)?, peer)
+    }
+
+    /// As [`Negotiation::answer`], for an offer that is already read.
+    ///
+    /// # Errors
+    /// As [`Negotiation::answer`].
+    pub fn answer_to(&mut self, offer: &Sdp, peer: IpAddr) -> Result<Negotiated, NegotiationError> {
+        let (place, choice) = choose_section(offer, &self.capabilities)?;
+        let media = &offer.media[place];
+        let remote =
+            Remote::of(offer, media, (&self.capabilities, self.capabilities.rtcp_mux), self.local, peer)?;
+        let direction = remote.direction.reversed().and(self.wish);
+        let ptime_ms = ptime_to_send(offer, media, &self.capabilities);
+
+        self.withdraw_offer();
+        self.layout = Layout { sections: offer.media.iter().map(Section::of).collect(), audio: place };
+        self.learn(&choice.formats);
+        let section = self.answer_section(media, &choice.formats, direction, remote.rtcp_mux);
+        let sdp = self.describe(section);
+        let answer = self.seal(sdp).to_bytes();
+        let plan = MediaPlan {
+            remote: remote.rtp,
+            remote_rtcp: remote.rtcp,
+            codec: choice.codec,
+            payload_type: choice.payload_type,
+            receive: audio_of(&choice.formats),
+            telephone_event: choice.telephone_event(),
+            ptime_ms,
+            direction,
+            rtcp_mux: remote.rtcp_mux,
+        };
+        Ok(self.commit(plan, Some(answer)))
+    }
+
+    fn answer_section(
+        &self,
+        offered: &Media,
+        formats: &[(u8, Format)],
+        direction: Direction,
+        rtcp_mux: bool,
+    ) -> Media {
+        let mut attributes = Vec::new();
+        for (payload_type, format) in formats {
+            format.describe(*payload_type, &mut attributes);
+        }
+        attributes.push(Attribute::value("ptime", self.capabilities.ptime_ms));
+        attributes.push(Attribute::flag(direction.as_str()));
+        if rtcp_mux {
+            attributes.push(Attribute::flag("rtcp-mux"));
+        }
+        Media {
+            kind: offered.kind.clone(),
+            port: self.local.port(),
+            proto: offered.proto.clone(),
+            formats: formats.iter().map(|(payload_type, _)| payload_type.to_string()).collect(),
+            connection: None,
+            bandwidth: Vec::new(),
+            attributes,
+        }
+    }
+}
+
+/// The formats both sides know, the one to send first.
+pub(super) struct Choice {
+    pub(super) formats: Vec<(u8, Format)>,
+    pub(super) codec: Codec,
+    pub(super) payload_type: u8,
+}
+
+impl Choice {
+    /// The codecs of `known` that `capabilities` has, in the order `preference` says, and with them the
+    /// telephone events of their clocks.
+    pub(super) fn of(
+        known: &[(u8, Format)],
+        capabilities: &Capabilities,
+        preference: Preference,
+    ) -> Option<Self> {
+        let rank = |codec: &Codec| capabilities.codecs.iter().position(|ours| ours == codec);
+        let mut codecs: Vec<(u8, Codec, usize)> = Vec::new();
+        for (payload_type, format) in known {
+            if let Format::Audio(codec) = format
+                && let Some(rank) = rank(codec)
+            {
+                codecs.push((*payload_type, *codec, rank));
+            }
+        }
+        if preference == Preference::Ours {
+            codecs.sort_by_key(|(_, _, rank)| *rank);
+        }
+        let (payload_type, codec, _) = *codecs.first()?;
+        let mut formats: Vec<_> = codecs.iter().map(|(pt, codec, _)| (*pt, Format::Audio(*codec))).collect();
+        if capabilities.telephone_event {
+            formats.extend(events_for(known, codec, &codecs));
+        }
+        Some(Self { formats, codec, payload_type })
+    }
+
+    pub(super) fn telephone_event(&self) -> Option<(u8, u32)> {
+        self.formats.iter().find_map(|(payload_type, format)| match format {
+            Format::TelephoneEvent(clock) => Some((*payload_type, *clock)),
+            Format::Audio(_) => None,
+        })
+    }
+}
+
+/// The codecs among formats.
+pub(super) fn audio_of(formats: &[(u8, Format)]) -> Vec<(u8, Codec)> {
+    let audio = |(payload_type, format): &(u8, Format)| match format {
+        Format::Audio(codec) => Some((*payload_type, *codec)),
+        Format::TelephoneEvent(_) => None,
+    };
+    formats.iter().filter_map(audio).collect()
+}
+
+/// The telephone events to agree on: those whose clock one of the codecs has, that of the codec we send
+/// first. When no clock fits (Opus with events at 8 kHz only), the first offered is better than none.
+fn events_for(known: &[(u8, Format)], codec: Codec, codecs: &[(u8, Codec, usize)]) -> Vec<(u8, Format)> {
+    let events: Vec<_> =
+        known.iter().filter(|(_, format)| matches!(format, Format::TelephoneEvent(_))).copied().collect();
+    let has_clock = |clock: u32| codecs.iter().any(|(_, codec, _)| codec.clock_rate() == clock);
+    let mut fitting: Vec<_> =
+        events.iter().filter(|(_, format)| has_clock(format.clock_rate())).copied().collect();
+    fitting.sort_by_key(|(_, format)| format.clock_rate() != codec.clock_rate());
+    if fitting.is_empty() {
+        fitting.extend(events.first());
+    }
+    fitting
+}
+
+/// The first audio section we can take, and what is common in it. The error tells about the section that
+/// came nearest.
+fn choose_section(offer: &Sdp, capabilities: &Capabilities) -> Result<(usize, Choice), NegotiationError> {
+    let mut nearest = NegotiationError::NoAudio;
+    for (place, media) in offer.media.iter().enumerate() {
+        if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
+            continue;
+        }
+        if !is_plain_rtp(&media.proto) {
+            if nearest == NegotiationError::NoAudio {
+                nearest = NegotiationError::Transport;
+            }
+            continue;
+        }
+        match Choice::of(&formats_of(media), capabilities, capabilities.preference) {
+            Some(choice) => return Ok((place, choice)),
+            None => nearest = NegotiationError::NoCommonCodec,
+        }
+    }
+    Err(nearest)
+}
+
+pub(super) fn formats_of(media: &Media) -> Vec<(u8, Format)> {
+    let mut formats: Vec<(u8, Format)> = Vec::new();
+    for payload_type in media.payload_types() {
+        if formats.iter().any(|(known, _)| *known == payload_type) {
+            continue;
+        }
+        formats.extend(Format::of(media, payload_type).map(|format| (payload_type, format)));
+    }
+    formats
+}
+
+pub(super) fn is_plain_rtp(proto: &str) -> bool {
+    proto.eq_ignore_ascii_case("RTP/AVP") || proto.eq_ignore_ascii_case("RTP/AVPF")
+}
+
+/// Where the peer is, by its description.
+pub(super) struct Remote {
+    pub(super) rtp: SocketAddr,
+    pub(super) rtcp: SocketAddr,
+    pub(super) rtcp_mux: bool,
+    /// As seen by the peer; the old way of holding (an unspecified address) is inactive.
+    pub(super) direction: Direction,
+}
+
+impl Remote {
+    pub(super) fn of(
+        sdp: &Sdp,
+        media: &Media,
+        (capabilities, mux_allowed): (&Capabilities, bool),
+        local: SocketAddr,
+        peer: IpAddr,
+    ) -> Result<Self, NegotiationError> {
+        let ip = sdp.connection_of(media).and_then(|c| c.ip()).ok_or(NegotiationError::NoAddress)?;
+        let rtp = SocketAddr::new(ip, media.port);
+        let rtcp_mux = mux_allowed && media.has("rtcp-mux");
+        let rtcp = match media.rtcp() {
+            _ if rtcp_mux => rtp,
+            Some((port, address)) => SocketAddr::new(address.unwrap_or(ip), port),
+            None => SocketAddr::new(ip, media.port.checked_add(1).unwrap_or(media.port)),
+        };
+        if ip.is_unspecified() {
+            return Ok(Self { rtp, rtcp, rtcp_mux, direction: Direction::Inactive });
+        }
+        if ip.is_ipv4() != local.ip().to_canonical().is_ipv4() {
+            return Err(NegotiationError::AddressFamily);
+        }
+        if ![rtp, rtcp].iter().all(|target| capabilities.addresses.allows(*target, peer)) {
+            return Err(NegotiationError::AddressRefused);
+        }
+        Ok(Self { rtp, rtcp, rtcp_mux, direction: sdp.direction_of(media) })
+    }
+}
+
+/// What the peer likes to receive, when we are able to; else our own.
+pub(super) fn ptime_to_send(sdp: &Sdp, media: &Media, capabilities: &Capabilities) -> u16 {
+    let most = sdp.max_ptime_of(media).unwrap_or(u16::MAX);
+    let fits = |ms: &u16| *ms <= most && capabilities.ptimes_ms.contains(ms);
+    sdp.ptime_of(media).filter(fits).unwrap_or(capabilities.ptime_ms)
+}

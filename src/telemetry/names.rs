@@ -1,0 +1,92 @@
+//! Every metric Tandem exposes, with its meaning.
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Prometheus name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// What it counts or measures, and its labels.
+    pub help: &'static str,
+}
+
+/// Kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are Prometheus's")]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, help }
+}
+
+/// All metrics. A test fails when the sources use one that is not listed.
+pub const METRICS: &[Metric] = &[
+    gauge("tandem_calls_active", "Calls that are up."),
+    counter("tandem_calls_total", "Calls that began, by direction."),
+    histogram("tandem_call_mos", "Estimated quality of what we heard (E-model, 1 to 4.5), per call."),
+    counter("tandem_leg_queue_full_total", "Signalling events lost because a call did not take them."),
+    counter("tandem_barge_ins_total", "Times a caller spoke over the assistant."),
+    histogram(
+        "tandem_barge_in_stop_seconds",
+        "From reading a speech-start event to the assistant's last frame.",
+    ),
+    gauge("sip_legs", "SIP legs the user agent knows."),
+    counter("sip_messages_total", "SIP messages, by direction and kind."),
+    counter("sip_challenges_total", "Requests that were asked for user and password."),
+    counter("sip_retransmissions_total", "SIP messages sent again because no answer came."),
+    counter("sip_dropped_total", "SIP messages dropped, by reason."),
+    counter("sip_headers_refused_total", "SIP headers from commands that cannot be written."),
+    counter("sip_commands_ignored_total", "Commands that did not fit the state of their leg."),
+    counter("tandem_rtp_packets_received_total", "RTP packets received, duplicates not counted."),
+    counter("tandem_rtp_packets_sent_total", "RTP packets sent."),
+    counter("tandem_rtp_packets_lost_total", "RTP packets that never came."),
+    counter("tandem_rtp_packets_late_total", "RTP packets that came too late to be used."),
+    counter("tandem_rtp_packets_duplicate_total", "RTP packets that came twice."),
+    counter("tandem_rtp_packets_foreign_total", "RTP packets from a source that is not the peer."),
+    counter("tandem_rtp_foreign_sources_total", "Times a foreign source of RTP was noticed."),
+    counter("tandem_rtp_concealed_ms_total", "Milliseconds of audio made up for lost packets."),
+    counter("tandem_rtp_send_errors_total", "RTP packets the system did not take."),
+    counter("tandem_playout_underruns_total", "Times the assistant's audio ran dry in mid-item."),
+    counter("tandem_playout_late_total", "Packets sent more than 2 ms off the 20 ms grid."),
+    gauge("tandem_media_workers", "Media worker threads."),
+    gauge("tandem_media_realtime", "1 when every media worker has real-time scheduling, else 0."),
+    histogram("tandem_provider_connect_seconds", "From dialling a provider to a configured session."),
+    counter("tandem_provider_open_failures_total", "Provider sessions that could not be opened."),
+    counter("tandem_provider_lost_total", "Provider sessions that died during a call."),
+    counter(
+        "tandem_provider_audio_dropped_ms_total",
+        "Milliseconds of caller audio a provider did not take.",
+    ),
+    counter("tandem_provider_unknown_events_total", "Provider events of a kind or shape we do not know."),
+    counter("tandem_recording_errors_total", "Recordings that could not be written."),
+    counter("tandem_recording_lost_samples_total", "Samples a recording lost because the disk was slow."),
+    gauge("tandem_journal_degraded", "1 while the database is away and events go to files, else 0."),
+    gauge("tandem_journal_queue_depth", "Events waiting for the journal."),
+    histogram("tandem_journal_batch_events", "Events written in one transaction."),
+    histogram("tandem_journal_commit_seconds", "How long a transaction of the journal took."),
+    counter("tandem_journal_duplicate_events_total", "Events the journal had already."),
+    counter(
+        "tandem_journal_overflow_events_total",
+        "Events that did not fit the journal's queue and went to a file.",
+    ),
+    counter("tandem_journal_spilled_events_total", "Events written to files because the database was away."),
+    counter("tandem_journal_replayed_events_total", "Events brought from files into the database."),
+    counter("tandem_journal_rejected_events_total", "Events the database refused, kept in files."),
+    counter("tandem_journal_lost_events_total", "Events that could be written nowhere."),
+    gauge("tandem_feed_sockets", "Clients of the live feed."),
+    counter("tandem_feed_lagged_total", "Committed events a feed socket had to fetch from the log."),
+    counter("tandem_log_lines_dropped_total", "Log lines lost because standard error did not take them."),
+];
