@@ -232,7 +232,7 @@ fn open(file: &Path) -> std::io::Result<StereoWriter<BufWriter<File>>> {
 }
 
 fn silence(file: &mut StereoWriter<BufWriter<File>>, samples: u64) -> std::io::Result<()> {
-    const ZEROS: [i16; 2 * BLOCK_SAMPLES] = [0; 2 * BLOCK_SAMPLES];
+    static ZEROS: [i16; 2 * BLOCK_SAMPLES] = [0; 2 * BLOCK_SAMPLES];
     let mut left = samples as usize * 2;
     while left > 0 {
         let now = left.min(ZEROS.len());

@@ -69,19 +69,20 @@ type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 type Job = Box<dyn FnOnce(Surroundings) -> LocalFuture + Send>;
 
 impl Workers {
-    /// Starts `count` workers (0: one per core), asking for real-time scheduling if `realtime`.
+    /// Starts `count` workers (0: one per core), asking for real-time scheduling of that `priority` (1..=99;
+    /// 0: none is asked for).
     ///
     /// # Errors
     /// When a thread or its runtime cannot be created.
-    pub fn start(count: usize, realtime: bool) -> Result<Self, StartError> {
+    pub fn start(count: usize, priority: u8) -> Result<Self, StartError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if count == 0 { cores } else { count };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let threads = (0..count)
-            .map(|index| Worker::start(index, cores, realtime, &tasks, &stop))
+            .map(|index| Worker::start(index, cores, priority, &tasks, &stop))
             .collect::<Result<Vec<_>, _>>()?;
         let workers = Self { threads, tasks, stop };
-        workers.report(realtime);
+        workers.report(priority > 0);
         Ok(workers)
     }
 
@@ -179,7 +180,7 @@ impl Worker {
     fn start(
         index: usize,
         cores: usize,
-        realtime: bool,
+        priority: u8,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -189,7 +190,7 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(format!("media-{index}"))
             .spawn(move || {
-                let scheduling = schedule(index, cores, realtime);
+                let scheduling = schedule(index, cores, priority);
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(started.send(Err(error))),
@@ -235,7 +236,7 @@ async fn run(mut inbox: mpsc::Receiver<Job>, surroundings: Surroundings, tasks: 
 }
 
 /// Pins the calling thread to its core and gives it real-time priority, where the system allows it.
-fn schedule(index: usize, cores: usize, realtime: bool) -> Scheduling {
+fn schedule(index: usize, cores: usize, priority: u8) -> Scheduling {
     if cores > 1 {
         let mut core = CpuSet::new();
         core.set(index % cores);
@@ -244,12 +245,13 @@ fn schedule(index: usize, cores: usize, realtime: bool) -> Scheduling {
             tracing::debug!(%error, "media worker is not pinned to a core");
         }
     }
-    if realtime && raise_priority() { Scheduling::Realtime } else { Scheduling::Ordinary }
+    if priority > 0 && raise_priority(priority) { Scheduling::Realtime } else { Scheduling::Ordinary }
 }
 
-/// Whether this thread could be given `SCHED_FIFO`. Also how `tandem doctor` finds out.
-pub fn raise_priority() -> bool {
-    let Ok(value) = ThreadPriorityValue::try_from(FIFO_PRIORITY) else { return false };
+/// Whether this thread could be given `SCHED_FIFO` of that priority, 1..=99. Also how `tandem doctor` finds
+/// out.
+pub fn raise_priority(priority: u8) -> bool {
+    let Ok(value) = ThreadPriorityValue::try_from(priority) else { return false };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(value), policy).is_ok()
 }
@@ -272,8 +274,6 @@ impl Drop for Placed {
 
 /// Calls that may wait to be started on one worker; beyond it new calls are refused with 503.
 const INTAKE: usize = 256;
-/// Above ordinary work, below the kernel's own real-time threads.
-const FIFO_PRIORITY: u8 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -281,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_spread_over_the_workers_and_awaited_at_the_end() {
-        let workers = Workers::start(2, false).expect("two threads can be started");
+        let workers = Workers::start(2, 0).expect("two threads can be started");
         let (tx, mut rx) = mpsc::channel(4);
         for _ in 0..4 {
             let tx = tx.clone();

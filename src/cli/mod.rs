@@ -18,6 +18,7 @@ pub mod failure;
 pub mod output;
 
 mod apply;
+mod bench;
 mod call;
 mod client;
 mod completions;
@@ -81,6 +82,7 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
@@ -90,6 +92,7 @@ enum Command {
     Token(token::TokenArgs),
     Call(call::CallArgs),
     Simulate(simulate::SimulateArgs),
+    Bench(bench::BenchArgs),
     Db(db::DbArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
@@ -188,6 +191,8 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Completions(args) => completions::run(context, &args)?,
         Command::Man(args) => man::run(context, &args)?,
         Command::Version(args) => version::run(context, &args)?,
+        // It makes its own threads and puts them on cores of their own.
+        Command::Bench(args) => bench::run(context, &args)?,
         Command::Serve(args) => in_runtime(serve::run(context, args))?,
         Command::Apply(args) => in_runtime(apply::run(context, args))?,
         Command::Token(args) => in_runtime(token::run(context, args))?,

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
-use super::feed::socket::store_problem;
-use super::problem::{FieldError, Problem};
+use super::problem::{FieldError, Problem, store_problem};
 use crate::call::handle::{CallCommand, CommandError};
 use crate::event::TranscriptLine;
 use crate::id::CallId;
@@ -47,7 +46,7 @@ pub async fn list(
     let (filter, limit) = read_query(&query, &caller)?;
     let page =
         api.store.calls(&filter, query.after.as_deref(), limit).await.map_err(|error| match error {
-            StoreError::Cursor { .. } => Problem::unprocessable(
+            StoreError::Cursor => Problem::unprocessable(
                 "the cursor is not one of ours; start without `after`",
                 vec![FieldError { pointer: "after".to_owned(), code: "cursor", message: error.to_string() }],
             ),

@@ -56,6 +56,10 @@ pub struct Api {
     pub sockets: Arc<Semaphore>,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
+    /// How often feed sockets are pinged.
+    pub heartbeat: Duration,
+    /// Largest request body in bytes.
+    pub body_limit: usize,
 }
 
 /// Tells whether calls can be taken.
@@ -212,7 +216,7 @@ fn router(api: &Arc<Api>) -> Router {
             )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(api), auth::identify))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(DefaultBodyLimit::max(api.body_limit))
         .layer(middleware::from_fn(around))
         .with_state(Arc::clone(api))
 }
@@ -245,5 +249,4 @@ async fn around(request: Request, next: Next) -> Response {
 
 /// Feed sockets that may be open at a time.
 pub const FEED_SOCKETS: usize = 2000;
-const LARGEST_BODY: usize = 4 << 20;
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);

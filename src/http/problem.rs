@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::store::StoreError;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -112,6 +114,12 @@ impl Problem {
         }
         document
     }
+}
+
+/// The answer when the store fails a request.
+pub fn store_problem(error: StoreError) -> Problem {
+    tracing::warn!(%error, "the store did not answer a request");
+    Problem::unavailable("the store does not answer now; try again")
 }
 
 impl IntoResponse for Problem {

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
-use super::feed::socket::store_problem;
-use super::problem::Problem;
+use super::problem::{Problem, store_problem};
 
 /// `POST /api/v1/apply`: a TOML text of resources; idempotent. All that is wrong comes back at once and
 /// nothing is changed then.

@@ -3,7 +3,6 @@
 //! Runs on the ordinary runtime, before the call is placed, so that nothing on a media worker waits for a
 //! disk.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +13,15 @@ use crate::call::Prompts;
 use crate::call::assistant::AssistantPlan;
 use crate::call::tools::{self, Toolbox};
 use crate::config::flow::Step;
-use crate::provider::{Provider, SessionSpec};
+use crate::provider::SessionSpec;
+use crate::provider::registry::Providers;
 use crate::store::Assistant;
 
 /// What plans are made from.
 #[derive(Clone)]
 pub struct Planner {
     /// By the name of their `[providers.NAME]` section.
-    pub providers: Arc<HashMap<String, Arc<dyn Provider>>>,
+    pub providers: Arc<Providers>,
     /// For assistants without a chain of their own.
     pub default_chain: Arc<[String]>,
     /// Ours, made once.
@@ -86,7 +86,7 @@ impl Planner {
             }
         };
         Planned::Assistant(Box::new(AssistantPlan {
-            provider: Arc::clone(provider),
+            provider,
             spec: spec(stored, &toolbox),
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,

@@ -56,6 +56,10 @@ pub struct Exchange {
     pub codecs: Vec<Codec>,
     /// Listen for keys in the audio itself.
     pub inband_dtmf: bool,
+    /// How long a packet that overtook another waits for it.
+    pub reorder_wait: Duration,
+    /// Most assistant audio that may wait to be heard.
+    pub playout_limit: Duration,
     /// Hang up after this long without RTP; `None` never.
     pub media_timeout: Option<Duration>,
     /// Answers in signalling.
@@ -222,12 +226,14 @@ fn leg_media(exchange: &Exchange, invite: &IncomingInvite) -> LegMedia {
         ports: exchange.ports.clone(),
         address: invite.local.ip(),
         peer: invite.source.ip(),
-        capabilities: Capabilities { codecs: known, ptime_ms, ..Capabilities::default() },
+        capabilities: Capabilities { codecs: known, single_codec: true, ptime_ms, ..Capabilities::default() },
         latch: LatchPolicy {
             allowed: media_sources(&invite.trunk, invite.source.ip()),
             ..LatchPolicy::default()
         },
         inband_dtmf: exchange.inband_dtmf,
+        reorder_wait: exchange.reorder_wait,
+        playout_limit: exchange.playout_limit,
         media_timeout: match profile.media_timeout_s {
             0 => exchange.media_timeout,
             seconds => Some(Duration::from_secs(seconds)),

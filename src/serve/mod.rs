@@ -107,8 +107,7 @@ impl Server {
         }
         let directory = Directory::new(Snapshot::read(&store).await?);
         let planner = parts::planner(&config)?;
-        let realtime = config.media.realtime_priority > 0;
-        let workers = Workers::start(usize::from(config.media.workers), realtime)?;
+        let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let ports = PortPool::new(parts::port_pool(&config))?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let endpoint = Endpoint::start(parts::endpoint(&config)?, events)
@@ -131,12 +130,15 @@ impl Server {
                 .copied()
                 .collect(),
             inband_dtmf: config.media.inband_dtmf,
+            reorder_wait: config.media.reorder_window,
+            playout_limit: config.media.max_playout,
             media_timeout: Some(config.media.rtp_timeout).filter(|timeout| !timeout.is_zero()),
             endpoint: endpoint.clone(),
         });
         let admissions = TaskTracker::new();
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
         let metrics = telemetry::Metrics::install()?;
+        let upkeep = metrics.clone();
         let (stopping, draining) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         let api = Arc::new(Api {
             store: store.clone(),
@@ -146,7 +148,7 @@ impl Server {
                 store: store.clone(),
                 journal: journal.clone(),
                 endpoint: endpoint.clone(),
-                providers: exchange.planner.providers.len(),
+                providers: exchange.planner.providers.names().count(),
                 draining: Arc::clone(&draining),
             }),
             resources: Box::new(apply::Applier {
@@ -158,7 +160,10 @@ impl Server {
             tickets: http::auth::Tickets::default(),
             sockets: Arc::new(Semaphore::new(http::FEED_SOCKETS)),
             stopping: stopping.clone(),
+            heartbeat: config.http.feed_heartbeat,
+            body_limit: config.http.max_body_bytes as usize,
         });
+        tokio::spawn(keep_up(upkeep, stopping.clone()));
         let http = http::start(api, config.http.listen, Some(&config.socket_path())).await?;
         Ok(Self { exchange, endpoint, journal, store, http, stopping, draining, switchboard, admissions })
     }
@@ -231,6 +236,17 @@ impl Server {
     }
 }
 
+/// Lets the metrics forget what nobody will ask for any more.
+async fn keep_up(metrics: telemetry::Metrics, stop: CancellationToken) {
+    let mut due = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            _ = due.tick() => metrics.upkeep(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 async fn settle(recordings: Option<RecordingWriter>) {
     if let Some(recordings) = recordings {
         // The writer answers within a disk write; a panic there loses nothing that is not lost already.
@@ -297,5 +313,7 @@ impl Readiness for Ready {
 const GOODBYE: Duration = Duration::from_secs(5);
 /// How often the table of calls is looked at while it empties.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often the metrics are tidied.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// Signalling events that may wait for the switchboard; beyond it the endpoint holds back.
 const SIGNALLING_QUEUE: usize = 4096;

@@ -1,6 +1,5 @@
 //! From configuration to parts: what each section of `tandem.toml` becomes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,9 +11,9 @@ use crate::call::recording::RecordingWriter;
 use crate::config::{
     self, Config, InboundAuth, OptionsPolicy, ProviderSection, SipTransport, UnknownSources,
 };
-use crate::provider::Provider;
-use crate::provider::openai::{NoiseReduction, OpenAi, OpenAiConfig, SessionDefaults};
-use crate::provider::scripted::{Scripted, ScriptedConfig};
+use crate::provider::openai::{NoiseReduction, OpenAiConfig, SessionDefaults};
+use crate::provider::registry::{ProviderConfig, Providers};
+use crate::provider::scripted::ScriptedConfig;
 use crate::routing::plan::Planner;
 use crate::rtp::PortPoolConfig;
 use crate::sip::endpoint::{EndpointConfig, Listener};
@@ -26,19 +25,18 @@ use crate::sip::ua::UaConfig;
 
 /// What makes flows runnable: the providers and the prompts.
 pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
-    let mut providers: HashMap<String, Arc<dyn Provider>> = HashMap::new();
-    for (name, section) in &config.providers {
-        let provider: Arc<dyn Provider> = match section {
-            ProviderSection::Openai(section) => Arc::new(OpenAi::new(openai(name, section))?),
-            ProviderSection::Scripted(section) => {
-                let script = section.script.as_ref().map(|path| path.display().to_string());
-                Arc::new(Scripted::new(&ScriptedConfig { name: name.clone(), script }))
-            }
-            // The check of the configuration has said that this kind is not available.
-            ProviderSection::Ultravox(_) => continue,
-        };
-        providers.insert(name.clone(), provider);
-    }
+    let sections = config.providers.iter().filter_map(|(name, section)| match section {
+        ProviderSection::Openai(section) => Some(ProviderConfig::OpenAi(Box::new(openai(name, section)))),
+        ProviderSection::Scripted(section) => {
+            let script = section.script.as_ref().map(|path| path.display().to_string());
+            Some(ProviderConfig::Scripted(ScriptedConfig { name: name.clone(), script }))
+        }
+        // The check of the configuration has said that this kind is not available.
+        ProviderSection::Ultravox(_) => None,
+    });
+    let providers = Providers::build(sections).map_err(|errors| {
+        anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
     Ok(Planner {
         providers: Arc::new(providers),
         default_chain: config.routing.default_chain.clone().into(),

@@ -273,7 +273,7 @@ mod tests {
         assert!(framer.next_frame().is_none() && framer.is_idle());
         framer.feed(b"O");
         assert!(framer.next_frame().is_none() && !framer.is_idle());
-        framer.feed(with_body("x")[1..].as_bytes());
+        framer.feed(&with_body("x").as_bytes()[1..]);
         let Some(Frame::Message(crate::sip::Message::Request(request))) = framer.next_frame() else {
             panic!()
         };

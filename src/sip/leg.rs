@@ -118,6 +118,10 @@ pub struct LegMedia {
     pub latch: LatchPolicy,
     /// Listen for keys in the audio itself.
     pub inband_dtmf: bool,
+    /// How long a packet that overtook another waits for it.
+    pub reorder_wait: Duration,
+    /// Most audio that may wait to be heard.
+    pub playout_limit: Duration,
     /// Hang up after this long without RTP, when not on hold.
     pub media_timeout: Option<Duration>,
 }
@@ -321,11 +325,26 @@ impl SipLeg {
     pub fn send_dtmf(&mut self, digits: &str) {
         let by_rtp =
             self.media.as_mut().is_some_and(|media| media.stream().send_dtmf(digits, KEY_PRESS).is_ok());
-        if by_rtp {
-            return;
+        if !by_rtp {
+            self.send_dtmf_by_info(digits);
         }
+    }
+
+    /// Presses keys towards the peer as INFO requests.
+    pub fn send_dtmf_by_info(&self, digits: &str) {
         for digit in digits.chars() {
             self.command(LegCommand::SendDtmf { digit, duration_ms: KEY_PRESS.as_millis() as u32 });
+        }
+    }
+
+    /// Stops sending RTP, or goes on; signalling is not told. The next offer and answer decide anew.
+    pub fn mute(&mut self, muted: bool) {
+        let Some(media) = &mut self.media else { return };
+        let mut config = media.stream_ref().config().clone();
+        if config.direction.send == muted {
+            config.direction.send = !muted;
+            // The codec is the one that is in use: there is an encoder for it.
+            let _unchanged = media.stream().reconfigure(config, Instant::now());
         }
     }
 
@@ -404,6 +423,8 @@ impl SipLeg {
         config.latch = self.settings.latch.clone();
         config.cname = self.id.to_string();
         config.inband_dtmf = self.settings.inband_dtmf;
+        config.reorder_wait = self.settings.reorder_wait;
+        config.playout_limit = self.settings.playout_limit;
         config.media_timeout = self.settings.media_timeout;
         config.wall_clock = UnixMs::now();
         config

@@ -1,5 +1,7 @@
 //! Metrics: the recorder behind the `metrics` macros, and what `GET /metrics` shows.
 
+use std::sync::{Mutex, PoisonError};
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::names::{Kind, METRICS};
@@ -14,16 +16,21 @@ pub struct Metrics(PrometheusHandle);
 pub struct MetricsError(String);
 
 impl Metrics {
-    /// Makes the process's metrics go here. Once per process, before anything is measured.
+    /// Makes the process's metrics go here, before anything is measured. A second server in the same
+    /// process shares the first one's: the `metrics` macros know one recorder.
     ///
     /// # Errors
-    /// When there is a recorder already.
+    /// When somebody else has put a recorder there.
     pub fn install() -> Result<Self, MetricsError> {
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = &*installed {
+            return Ok(metrics.clone());
+        }
         let recorder = recorder()?;
-        let handle = recorder.handle();
+        let metrics = Self(recorder.handle());
         metrics::set_global_recorder(recorder).map_err(|error| MetricsError(error.to_string()))?;
         describe();
-        Ok(Self(handle))
+        Ok(installed.insert(metrics).clone())
     }
 
     /// The text for `GET /metrics` (Prometheus exposition format 0.0.4).
@@ -61,6 +68,8 @@ fn describe() {
         }
     }
 }
+
+static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
 
 /// From a tenth of a frame's millisecond to a long connect.
 const SECONDS: [f64; 16] =

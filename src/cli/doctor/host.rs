@@ -36,7 +36,8 @@ pub(super) fn realtime(config: &Config) -> Check {
         return Check::ok("realtime", "not wanted (media.realtime_priority is 0)");
     }
     // On a thread of its own, which takes the priority with it.
-    let got = std::thread::spawn(crate::call::worker::raise_priority).join().unwrap_or(false);
+    let got =
+        std::thread::spawn(move || crate::call::worker::raise_priority(priority)).join().unwrap_or(false);
     if got {
         return Check::ok("realtime", "media workers get real-time scheduling");
     }

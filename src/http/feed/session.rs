@@ -95,6 +95,7 @@ pub struct Session {
     durable_bytes: usize,
     ephemeral: VecDeque<(String, String)>,
     requests: VecDeque<Request>,
+    heartbeat: Duration,
     heard: Instant,
     pinged: Instant,
     garbage: u32,
@@ -131,10 +132,10 @@ struct ClientFrame {
 
 impl Session {
     /// A fresh socket; `hello` is its first frame.
-    pub fn new(now: Instant, epoch: Arc<str>, session: &str, time: &str) -> Self {
+    pub fn new(now: Instant, epoch: Arc<str>, session: &str, time: &str, heartbeat: Duration) -> Self {
         let hello = json!({
             "v": 1, "op": "hello", "type": "hello", "session": session,
-            "build": env!("CARGO_PKG_VERSION"), "heartbeat_s": HEARTBEAT.as_secs(), "time": time,
+            "build": env!("CARGO_PKG_VERSION"), "heartbeat_s": heartbeat.as_secs(), "time": time,
             "epoch": &*epoch,
         });
         Self {
@@ -145,6 +146,7 @@ impl Session {
             durable_bytes: 0,
             ephemeral: VecDeque::new(),
             requests: VecDeque::new(),
+            heartbeat,
             heard: now,
             pinged: now,
             garbage: 0,
@@ -293,16 +295,16 @@ impl Session {
 
     /// When [`Self::handle_timeout`] must be called.
     pub fn next_timeout(&self) -> Instant {
-        (self.pinged + HEARTBEAT).min(self.heard + DEAD_AFTER)
+        (self.pinged + self.heartbeat).min(self.heard + self.patience())
     }
 
     /// Sends heartbeats; asks for the end of a socket that is dead. Answers whether to send a ping.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
-        if now >= self.heard + DEAD_AFTER {
-            self.requests.push_back(Request::Close(CLOSE_SLOW, "no sign of life for 60 s"));
+        if now >= self.heard + self.patience() {
+            self.requests.push_back(Request::Close(CLOSE_SLOW, "no sign of life for three heartbeats"));
             return false;
         }
-        let due = now >= self.pinged + HEARTBEAT;
+        let due = now >= self.pinged + self.heartbeat;
         if due {
             self.pinged = now;
         }
@@ -348,6 +350,11 @@ impl Session {
         }));
     }
 
+    /// A client that says nothing for this long is dead.
+    fn patience(&self) -> Duration {
+        self.heartbeat * 3
+    }
+
     fn has_room(&self) -> bool {
         self.durable.len() < OUTBOX_FRAMES && self.durable_bytes < OUTBOX_BYTES
     }
@@ -381,8 +388,6 @@ pub const CLOSE_RESTART: u16 = 4012;
 /// Close code: too many sockets.
 pub const CLOSE_TOO_MANY: u16 = 4029;
 
-const HEARTBEAT: Duration = Duration::from_secs(20);
-const DEAD_AFTER: Duration = Duration::from_secs(60);
 const OUTBOX_FRAMES: usize = 512;
 const OUTBOX_BYTES: usize = 1 << 20;
 const CONTROL_FRAMES: usize = 256;
@@ -469,11 +474,12 @@ mod tests {
     #[test]
     fn a_client_without_a_sign_of_life_is_given_up() {
         let start = Instant::now();
-        let mut session = Session::new(start, "e".into(), "s", "t");
-        assert!(session.handle_timeout(start + HEARTBEAT));
-        session.client_alive(start + HEARTBEAT);
-        assert!(session.handle_timeout(start + HEARTBEAT * 2));
-        assert!(!session.handle_timeout(start + HEARTBEAT + DEAD_AFTER));
+        let (heartbeat, dead_after) = (Duration::from_secs(20), Duration::from_secs(60));
+        let mut session = Session::new(start, "e".into(), "s", "t", heartbeat);
+        assert!(session.handle_timeout(start + heartbeat));
+        session.client_alive(start + heartbeat);
+        assert!(session.handle_timeout(start + heartbeat * 2));
+        assert!(!session.handle_timeout(start + heartbeat + dead_after));
         assert!(matches!(session.next_request(), Some(Request::Close(CLOSE_SLOW, _))));
     }
 
@@ -490,7 +496,7 @@ mod tests {
     }
 
     fn open() -> Session {
-        Session::new(Instant::now(), "e1".into(), "s", "t")
+        Session::new(Instant::now(), "e1".into(), "s", "t", Duration::from_secs(20))
     }
 
     fn subscribe(session: &mut Session, since: Option<u64>, head: u64) -> Topic {

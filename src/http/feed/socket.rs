@@ -14,9 +14,9 @@ use tokio::time::sleep_until;
 use super::session::{CLOSE_RESTART, Numbered, PAGE, Request, Session, Topic};
 use crate::event::Ephemeral;
 use crate::http::auth::Caller;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, store_problem};
 use crate::http::{Api, calls};
-use crate::store::{Committed, FeedItem, Shown, StoreError, Subscription};
+use crate::store::{Committed, FeedItem, Shown, Subscription};
 use crate::time::UnixMs;
 
 /// Upgrades an authenticated request to the feed.
@@ -75,7 +75,7 @@ impl Connection {
         let feed = api.feed.subscribe();
         let name = format!("{:016x}", rand::random::<u64>());
         let time = UnixMs::now().to_rfc3339();
-        let session = Session::new(Instant::now(), api.feed.epoch(), &name, &time);
+        let session = Session::new(Instant::now(), api.feed.epoch(), &name, &time, api.heartbeat);
         Self { api, caller, socket, feed, session, _permit: permit }
     }
 
@@ -284,11 +284,6 @@ impl Connection {
         };
         Some(Numbered { seq, body: event.body().into() })
     }
-}
-
-pub(crate) fn store_problem(error: StoreError) -> Problem {
-    tracing::warn!(%error, "the store did not answer a request");
-    Problem::unavailable("the store does not answer now; try again")
 }
 
 /// The WebSocket sub-protocol of the feed.

@@ -358,7 +358,7 @@ impl Mapper {
         if self.closed {
             return;
         }
-        while let Some(create) = self.sequencer.next() {
+        while let Some(create) = self.sequencer.take_next() {
             let response = match &create {
                 Create::Continue => None,
                 Create::Instructed { instructions, tools } => {

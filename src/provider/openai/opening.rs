@@ -118,7 +118,8 @@ fn configuration(spec: &SessionSpec, defaults: &SessionDefaults) -> String {
         tool_choice: "auto",
         max_output_tokens: defaults.max_output_tokens,
     };
-    Numbered { event_id: EventId(0), event: ClientEvent::SessionUpdate { session } }.to_json()
+    Numbered { event_id: EventId(0), event: ClientEvent::SessionUpdate { session: Box::new(session) } }
+        .to_json()
 }
 
 /// `de` of `de-AT`: transcription takes ISO 639-1.

@@ -54,7 +54,7 @@ pub enum ClientEvent<'a> {
     #[serde(rename = "session.update")]
     SessionUpdate {
         /// What to change.
-        session: SessionConfig<'a>,
+        session: Box<SessionConfig<'a>>,
     },
     /// Adds to the end of the conversation.
     #[serde(rename = "conversation.item.create")]

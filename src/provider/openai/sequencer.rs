@@ -100,7 +100,7 @@ impl Sequencer {
     }
 
     /// The request to send now, if any. Tell [`Self::sent`].
-    pub fn next(&mut self) -> Option<Create> {
+    pub fn take_next(&mut self) -> Option<Create> {
         if self.active.is_some() || self.asked.is_some() {
             return None;
         }
@@ -143,7 +143,7 @@ impl Sequencer {
 
     /// An `error` event arrived. `busy`: its code says that a response is in progress.
     pub fn error(&mut self, event_id: Option<&str>, busy: bool) -> Refusal {
-        let about = |asked: &Asked| event_id.map_or(true, |text| asked.event_id.is(text));
+        let about = |asked: &Asked| event_id.is_none_or(|text| asked.event_id.is(text));
         if let Some(asked) = self.asked.take_if(|asked| about(asked)) {
             self.cancel_asked = false;
             if busy && self.active.is_none() {
@@ -288,10 +288,10 @@ mod tests {
         let mut turns = Sequencer::default();
         turns.created("vad".into());
         assert!(turns.request(say("a")));
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         turns.done("vad");
         assert_eq!(send(&mut turns, 1), Some(say("a")));
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
     }
 
     #[test]
@@ -322,10 +322,10 @@ mod tests {
         assert!(turns.tool_called("r1", "c2"));
         assert!(!turns.tool_called("r1", "c2"), "announced twice");
         turns.done("r1");
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         assert!(turns.tool_answered("c2", true));
         assert_eq!(send(&mut turns, 1), Some(Create::Continue));
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         assert!(!turns.tool_answered("c2", true), "answered twice");
     }
 
@@ -336,7 +336,7 @@ mod tests {
         turns.tool_called("r1", "c1");
         turns.tool_answered("c1", false);
         turns.done("r1");
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         turns.created("vad".into());
         turns.tool_answered("c1", true);
         turns.done("vad");
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
     }
 
     #[test]
@@ -362,7 +362,7 @@ mod tests {
         turns.created("vad".into());
         turns.done("vad");
         turns.tool_answered("c1", true);
-        assert_eq!(turns.next(), Some(Create::Continue));
+        assert_eq!(turns.take_next(), Some(Create::Continue));
     }
 
     #[test]
@@ -370,12 +370,12 @@ mod tests {
         let mut turns = Sequencer::default();
         turns.caller_started();
         turns.request(Create::Continue);
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         turns.caller_stopped();
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         turns.created("vad".into());
         turns.done("vad");
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
     }
 
     #[test]
@@ -385,9 +385,9 @@ mod tests {
         turns.caller_stopped();
         turns.request(Create::Continue);
         (0..99).for_each(|_| turns.audio_sent(20));
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         turns.audio_sent(20);
-        assert_eq!(turns.next(), Some(Create::Continue));
+        assert_eq!(turns.take_next(), Some(Create::Continue));
     }
 
     #[test]
@@ -398,7 +398,7 @@ mod tests {
             send(&mut turns, 1);
             turns.created("vad".into());
             assert_eq!(turns.error(event_id, true), Refusal::Settled);
-            assert_eq!(turns.next(), None);
+            assert_eq!(turns.take_next(), None);
             turns.done("vad");
             assert_eq!(send(&mut turns, 2), Some(create));
         }
@@ -408,7 +408,7 @@ mod tests {
         turns.created("vad".into());
         assert_eq!(turns.error(Some("tandem_1"), true), Refusal::Settled);
         turns.done("vad");
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
     }
 
     #[test]
@@ -417,9 +417,9 @@ mod tests {
         turns.request(say("a"));
         send(&mut turns, 1);
         assert_eq!(turns.error(Some("tandem_1"), true), Refusal::Settled);
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         turns.done("whatever");
-        assert_eq!(turns.next(), Some(say("a")));
+        assert_eq!(turns.take_next(), Some(say("a")));
     }
 
     #[test]
@@ -429,9 +429,9 @@ mod tests {
         turns.request(say("b"));
         send(&mut turns, 1);
         assert_eq!(turns.error(Some("tandem_9"), false), Refusal::NotOurs);
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.take_next(), None);
         assert_eq!(turns.error(Some("tandem_1"), false), Refusal::Lost);
-        assert_eq!(turns.next(), Some(say("b")));
+        assert_eq!(turns.take_next(), Some(say("b")));
     }
 
     #[test]
@@ -444,7 +444,7 @@ mod tests {
         assert!(turns.is_interrupted("r1"));
         assert!(!turns.cancel(), "once is enough");
         turns.done("r1");
-        assert_eq!(turns.next(), None, "what waited is forgotten");
+        assert_eq!(turns.take_next(), None, "what waited is forgotten");
     }
 
     #[test]
@@ -471,7 +471,7 @@ mod tests {
     }
 
     fn send(turns: &mut Sequencer, number: u64) -> Option<Create> {
-        let create = turns.next()?;
+        let create = turns.take_next()?;
         turns.sent(EventId(number), create.clone());
         Some(create)
     }

@@ -97,7 +97,7 @@ fn a_caller_who_goes_on_after_a_pause_is_answered_once() {
     let mut talk = Talk::new(SCRIPT);
     talk.caller_says(500);
     talk.run(100);
-    let events = talk.caller_says(500);
+    let events = talk.caller_goes_on(500);
     assert!(words(&events, Speaker::Caller).contains(&("(goes on)".into(), true)));
     let answer = talk.until(|event| matches!(event, Event::TurnDone { .. }));
     assert_eq!(words(&answer, Speaker::Assistant).pop(), Some(("From nine to five.".into(), true)));
@@ -211,6 +211,11 @@ impl Talk {
     /// Quiet, speech, then quiet until the end of the turn was noticed.
     fn caller_says(&mut self, ms: u64) -> Vec<Event> {
         self.feed(400, 0);
+        self.caller_goes_on(ms)
+    }
+
+    /// Speech, then quiet until the end of the turn was noticed.
+    fn caller_goes_on(&mut self, ms: u64) -> Vec<Event> {
         self.feed(ms, 8_000);
         self.loud_until_ms = self.fed_ms;
         for _ in 0..100 {

@@ -147,6 +147,7 @@ impl SimulateOpenAiArgs {
 ///
 /// # Errors
 /// When the simulator cannot start or its report not be written.
+#[expect(clippy::print_stdout, reason = "the summary is what the command is for")]
 pub async fn run(args: SimulateOpenAiArgs, json: bool) -> anyhow::Result<ExitCode> {
     let running = OpenAiSimulator::start(args.config()?).await?;
     eprintln!("OpenAI Realtime simulator on {}; Ctrl-C ends it", running.url());

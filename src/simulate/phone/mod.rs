@@ -42,8 +42,12 @@ pub enum Act {
     WaitForSpeech(Duration),
     /// Waits until the other side has been silent for this long.
     WaitForSilence(Duration),
-    /// Presses keys.
+    /// Sends no RTP for this long, as a phone does that is muted or detects silence (DTX).
+    Mute(Duration),
+    /// Presses keys, as RFC 4733 events where those were agreed on.
     Press(String),
+    /// Presses keys by SIP INFO.
+    PressByInfo(String),
     /// Hangs up.
     HangUp,
 }
@@ -92,6 +96,8 @@ pub struct CallReport {
     pub origin: Instant,
     /// When each `Say` began and ended.
     pub spoke: Vec<(Instant, Instant)>,
+    /// Keys the far end pressed, in order.
+    pub digits: String,
     /// RTP statistics of the phone's side.
     pub quality: Option<Quality>,
 }
@@ -131,7 +137,7 @@ impl Phone {
             quarantine: Duration::from_secs(1),
             ..PortPoolConfig::default()
         })?;
-        let workers = Workers::start(threads, false)?;
+        let workers = Workers::start(threads, 0)?;
         Ok(Self { endpoint, local, ports, workers, lines, _switch: switch })
     }
 
@@ -179,6 +185,8 @@ impl Phone {
             },
             latch: LatchPolicy { allowed: vec![plan.remote.ip().into()], ..LatchPolicy::default() },
             inband_dtmf: false,
+            reorder_wait: Duration::from_millis(30),
+            playout_limit: Duration::from_secs(600),
             media_timeout: None,
         }
     }
@@ -267,6 +275,7 @@ impl OnCall {
                 said: Vec::new(),
                 origin: dialled,
                 spoke: Vec::new(),
+                digits: String::new(),
                 quality: None,
             },
             speech: Speech::NotBegun,
@@ -339,10 +348,8 @@ impl OnCall {
                     *began = now;
                 }
             }
-            LegSignal::Dtmf { .. }
-            | LegSignal::MediaChanged { .. }
-            | LegSignal::DtmfSent
-            | LegSignal::HungUp(_) => {}
+            LegSignal::Dtmf { digit, .. } => self.report.digits.push(digit),
+            LegSignal::MediaChanged { .. } | LegSignal::DtmfSent | LegSignal::HungUp(_) => {}
         }
     }
 
@@ -383,12 +390,18 @@ impl OnCall {
                     Speech::Done => {}
                 },
                 Act::Wait(span) if now < self.act_began + *span => return false,
+                Act::Mute(span) if now < self.act_began + *span => {
+                    self.leg.mute(true);
+                    return false;
+                }
+                Act::Mute(_) => self.leg.mute(false),
                 Act::WaitForSpeech(span) if !self.ears.speaking_for(*span) => return false,
                 Act::WaitForSilence(span) if !self.ears.silent_for(now, *span) => return false,
                 Act::Press(digits) => {
                     let digits = digits.clone();
                     self.leg.send_dtmf(&digits);
                 }
+                Act::PressByInfo(digits) => self.leg.send_dtmf_by_info(digits),
                 Act::HangUp => {
                     self.leg.hang_up(HangupReason::normal());
                     return true;

@@ -62,12 +62,14 @@ struct Window {
 }
 
 impl DigestServer {
-    /// A realm that asks for MD5 and SHA-256. `key` is fresh randomness. Nonces live for `lifetime`, which
+    /// A realm that asks for MD5 and SHA-256, MD5 first: RFC 8760 wants the stronger one first, but phones
+    /// that know only MD5 are many, and not a few of them give up at the first challenge they cannot read.
+    /// `key` is fresh randomness. Nonces live for `lifetime`, which
     /// is held between 60 and 300 s.
     pub fn new(realm: &str, key: [u8; 32], lifetime: Duration, now: Instant) -> Self {
         Self {
             realm: realm.to_owned(),
-            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
+            algorithms: vec![Algorithm::Md5, Algorithm::Sha256],
             lifetime: lifetime.clamp(Duration::from_secs(60), Duration::from_secs(300)),
             key: Key(key),
             epoch: now,
@@ -81,7 +83,7 @@ impl DigestServer {
         &self.realm
     }
 
-    /// The challenges of a 401 or 407, strongest first, one header row each. `random` makes the nonce
+    /// The challenges of a 401 or 407, one header row each. `random` makes the nonce
     /// unique.
     pub fn challenge(&self, now: Instant, random: u64, stale: bool) -> Vec<HeaderValue> {
         let nonce = self.nonce((self.millis(now), random));

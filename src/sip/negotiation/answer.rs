@@ -114,6 +114,14 @@ impl Choice {
         Some(Self { formats, codec, payload_type })
     }
 
+    /// Only the codec to send, and the telephone events to send.
+    fn without_alternatives(mut self) -> Self {
+        let events = self.telephone_event().map(|(payload_type, _)| payload_type);
+        let codec = self.payload_type;
+        self.formats.retain(|(payload_type, _)| *payload_type == codec || Some(*payload_type) == events);
+        self
+    }
+
     pub(super) fn telephone_event(&self) -> Option<(u8, u32)> {
         self.formats.iter().find_map(|(payload_type, format)| match format {
             Format::TelephoneEvent(clock) => Some((*payload_type, *clock)),
@@ -161,6 +169,7 @@ fn choose_section(offer: &Sdp, capabilities: &Capabilities) -> Result<(usize, Ch
             continue;
         }
         match Choice::of(&formats_of(media), capabilities, capabilities.preference) {
+            Some(choice) if capabilities.single_codec => return Ok((place, choice.without_alternatives())),
             Some(choice) => return Ok((place, choice)),
             None => nearest = NegotiationError::NoCommonCodec,
         }

@@ -56,6 +56,8 @@ pub struct Capabilities {
     pub codecs: Vec<Codec>,
     /// Whose order decides when we answer. Default: the offerer's.
     pub preference: Preference,
+    /// Answer with the chosen codec alone, so that the peer cannot switch in mid-stream. Default: no.
+    pub single_codec: bool,
     /// Offer and accept telephone events (RFC 4733). Default: yes.
     pub telephone_event: bool,
     /// What we like to receive per packet, in milliseconds; also what we send unless asked otherwise.
@@ -74,6 +76,7 @@ impl Default for Capabilities {
         Self {
             codecs: vec![Codec::Pcmu, Codec::Pcma],
             preference: Preference::Theirs,
+            single_codec: false,
             telephone_event: true,
             ptime_ms: 20,
             ptimes_ms: vec![20, 40, 60],

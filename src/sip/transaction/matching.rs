@@ -1,7 +1,8 @@
 //! Which transaction a message belongs to: RFC 3261 sections 17.1.3 and 17.2.3.
 
+use crate::sip::header::name_addr;
 use crate::sip::header::via::Via;
-use crate::sip::headers::{HeaderError, HeaderName};
+use crate::sip::headers::{HeaderError, HeaderName, Headers};
 use crate::sip::message::{Method, Request, Response};
 
 /// A client transaction: the branch we made, and the method.
@@ -81,10 +82,9 @@ impl ServerKey {
         if let Some(branch) = via.branch().filter(|b| is_unique_branch(b)) {
             return Ok(Self::Rfc3261 { branch: branch.to_owned(), sent_by: via.sent_by(), method });
         }
-        let from = headers.from()?;
         let identity = [
             request.uri.as_str(),
-            from.tag().unwrap_or_default(),
+            tag_in(headers, HeaderName::From).unwrap_or_default(),
             headers.call_id()?,
             &headers.cseq()?.number.to_string(),
             &via.sent_by(),
@@ -103,14 +103,19 @@ impl MergeKey {
     /// Of a request without To tag; others cannot be merged.
     pub fn of_request(request: &Request) -> Option<Self> {
         let headers = &request.headers;
-        if request.method == Method::Ack || headers.to().ok()?.tag().is_some() {
+        if request.method == Method::Ack || tag_in(headers, HeaderName::To).is_some() {
             return None;
         }
         let cseq = headers.get(HeaderName::CSeq)?;
-        let from = headers.from().ok()?;
-        let tag = from.tag().unwrap_or_default();
+        let tag = tag_in(headers, HeaderName::From).unwrap_or_default();
         Some(Self(format!("{tag} {} {}", headers.call_id().ok()?, String::from_utf8_lossy(cseq))))
     }
+}
+
+/// The tag of From or To, read without taking the header apart; `None` when absent, empty or unreadable.
+pub(crate) fn tag_in(headers: &Headers, name: HeaderName) -> Option<&str> {
+    let tag = name_addr::tag_of(headers.get(name)?)?;
+    std::str::from_utf8(tag).ok().filter(|tag| !tag.is_empty())
 }
 
 /// The cookie, and something after it (a bare cookie names no transaction).

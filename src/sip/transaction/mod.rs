@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 pub use client_invite::InviteClient;
 pub use client_non_invite::NonInviteClient;
+pub(crate) use matching::tag_in;
 pub use matching::{ClientKey, MergeKey, ServerKey};
 pub use server_invite::InviteServer;
 pub use server_non_invite::NonInviteServer;

@@ -10,7 +10,7 @@ use super::{UserAgent, dropped};
 use crate::sip::headers::{HeaderName, Headers};
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::parse::ParseError;
-use crate::sip::transaction::{Arrival, annotate, response_target};
+use crate::sip::transaction::{Arrival, annotate, response_target, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
 
@@ -61,7 +61,7 @@ impl UserAgent {
         }
         annotate(&mut via, back.remote);
         request.headers.replace_first_value(HeaderName::Via, &via);
-        let in_dialog = request.headers.to().is_ok_and(|to| to.tag().is_some());
+        let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
         if !in_dialog && is_scanner(&request) {
             return dropped("scanner");
         }

@@ -15,14 +15,14 @@ use crate::id::LegId;
 use crate::sip::dialog::{Dialog, OutOfOrder};
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, StatusCode};
-use crate::sip::transaction::TxId;
+use crate::sip::transaction::{TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
 
 /// The dialog a request names: none without a To tag.
 pub(super) fn key_of(headers: &Headers) -> Option<DialogKey> {
-    let to = headers.to().ok()?;
-    Some(DialogKey { call_id: headers.call_id().ok()?.to_owned(), local_tag: to.tag()?.to_owned() })
+    let local_tag = tag_in(headers, HeaderName::To)?.to_owned();
+    Some(DialogKey { call_id: headers.call_id().ok()?.to_owned(), local_tag })
 }
 
 impl UserAgent {
@@ -35,7 +35,7 @@ impl UserAgent {
         trunk: Option<Arc<Trunk>>,
         back: Target,
     ) {
-        let in_dialog = request.headers.to().is_ok_and(|to| to.tag().is_some());
+        let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
         if let Err(refusal) = check(&request, in_dialog) {
             return self.reply_with(now, tx, &request, refusal.status, &refusal.headers);
         }
@@ -73,8 +73,7 @@ impl UserAgent {
     /// The leg whose dialog a request names by Call-ID and both tags.
     fn leg_of(&self, request: &Request) -> Option<LegId> {
         let id = *self.dialogs.get(&key_of(&request.headers)?)?;
-        let from = request.headers.from().ok()?;
-        let tag = from.tag().unwrap_or_default();
+        let tag = tag_in(&request.headers, HeaderName::From).unwrap_or_default();
         let leg = self.legs.get(&id)?;
         leg.dialogs().any(|dialog| dialog.remote_tag() == tag).then_some(id)
     }
@@ -235,8 +234,7 @@ impl Leg {
     }
 
     fn receive_cseq(&mut self, request: &Request, number: u32) -> Result<(), OutOfOrder> {
-        let from = request.headers.from().ok();
-        let tag = from.as_ref().and_then(|from| from.tag()).unwrap_or_default();
+        let tag = tag_in(&request.headers, HeaderName::From).unwrap_or_default();
         match &mut self.state {
             State::Incoming(call) => call.dialog.receive(number),
             State::Outgoing(call) => call

@@ -21,7 +21,7 @@ use crate::sip::header::cseq::CSeq;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, Response, StatusCode};
-use crate::sip::transaction::TxId;
+use crate::sip::transaction::{TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
 
@@ -111,7 +111,7 @@ impl UserAgent {
             call.give_up = now + patience;
         }
         let tx = call.tx;
-        let tag = response.headers.to().ok().and_then(|to| to.tag().map(str::to_owned));
+        let tag = tag_in(&response.headers, HeaderName::To);
         let is_new = tag.is_some_and(|tag| call.forks.iter().all(|fork| fork.remote_tag() != tag));
         if is_new && call.forks.len() < FORKS_MAX {
             let dialog =
@@ -197,8 +197,7 @@ impl UserAgent {
     /// A 2xx that was seen before: its ACK was lost. Returns whether it was one.
     pub(super) fn repeat_ack(&mut self, tx: TxId, response: &Response) -> bool {
         let Some(answered) = self.answered.get(&tx) else { return false };
-        let to = response.headers.to().ok();
-        let tag = to.as_ref().and_then(NameAddr::tag).unwrap_or_default();
+        let tag = tag_in(&response.headers, HeaderName::To).unwrap_or_default();
         let Some(acked) = answered.acks.iter().find(|acked| acked.remote_tag == tag) else { return false };
         if let Some((target, bytes)) = acked.sent.clone() {
             metrics::counter!("sip_retransmissions_total").increment(1);

@@ -10,7 +10,7 @@ use crate::sip::header::cseq::CSeq;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::headers::{HeaderName, HeaderValue};
 use crate::sip::message::{Method, Request, Response, StatusCode};
-use crate::sip::transaction::TxId;
+use crate::sip::transaction::{TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::uri::Uri;
 
@@ -21,7 +21,7 @@ impl UserAgent {
             let headers = [(HeaderName::Allow, allow())];
             return self.reply_with(now, tx, request, StatusCode::METHOD_NOT_ALLOWED, &headers);
         }
-        let in_dialog = request.headers.to().is_ok_and(|to| to.tag().is_some());
+        let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
         if self.draining && !in_dialog {
             let headers = [(HeaderName::RetryAfter, self.retry_after())];
             return self.reply_with(now, tx, request, StatusCode::SERVICE_UNAVAILABLE, &headers);

@@ -230,7 +230,7 @@ fn a_reinvite_that_crosses_both_byes_is_forgotten_in_the_end() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_the_network_does_every_call_ends_once_on_both_sides(script in scripts()) {

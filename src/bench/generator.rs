@@ -1,0 +1,445 @@
+//! The phones' RTP: one thread for all of them.
+//!
+//! Each phone has a connected socket and a place in the 20 ms frame; deadlines are absolute. The thread
+//! waits in one place for the next deadline and for all sockets together, and takes the time as soon as it
+//! wakes, before anything is read: that is when the packets that woke it arrived.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::task::AtomicWaker;
+use rustix::net::SendFlags;
+use rustix::thread::Pid;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::ReadBuf;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+
+use super::grid::{Faults, Spread, Stream};
+use super::machine;
+use super::marker::{self, Onset, Schedule};
+use crate::audio::g711::MULAW;
+
+/// The generator's handle.
+pub struct Generator {
+    /// The thread it runs on.
+    pub thread: Pid,
+    commands: Commands,
+    heard: oneshot::Receiver<Heard>,
+}
+
+/// Where the generator is told what to do.
+pub type Commands = mpsc::Sender<Command>;
+
+/// What the generator can be told.
+pub enum Command {
+    /// Begin to send for this call, from this socket to there.
+    Add {
+        /// Its number.
+        call: usize,
+        /// Bound, not connected.
+        socket: StdSocket,
+        /// The server's RTP address.
+        remote: SocketAddr,
+    },
+    /// The call is over.
+    Remove(usize),
+    /// Begin or end to count.
+    Measure(bool),
+    /// Tell everything and end.
+    Stop,
+}
+
+/// Everything the phones have to tell.
+pub struct Heard {
+    /// By call number.
+    pub calls: Vec<Option<Phone>>,
+    /// How late packets of ours left, while measuring.
+    pub lateness: Spread,
+    /// |distance of two packets − 20 ms|, while measuring.
+    pub gap_error: Spread,
+    /// Distance from each stream's grid, while measuring.
+    pub grid_error: Spread,
+    /// Packets received while measuring.
+    pub received: u64,
+    /// Packets sent while measuring.
+    pub sent: u64,
+    /// Faults of the streams over the whole run.
+    pub faults: Faults,
+    /// Datagrams that could not be sent.
+    pub send_errors: u64,
+    /// While measuring.
+    pub from: Instant,
+    /// While measuring.
+    pub to: Instant,
+    /// Whether the generator had real-time scheduling.
+    pub realtime: bool,
+}
+
+/// The moments of one phone.
+#[derive(Debug, Default, Clone)]
+pub struct Phone {
+    /// When its markers left.
+    pub marked: Vec<Instant>,
+    /// When the assistant began to be heard.
+    pub heard: Vec<Instant>,
+}
+
+impl Generator {
+    /// Starts the thread, for up to `calls` calls.
+    ///
+    /// # Errors
+    /// When there is no thread or timer to be had.
+    pub fn start(calls: usize, cores: Vec<usize>) -> anyhow::Result<Self> {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (tell, heard) = oneshot::channel();
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let work = move || {
+            machine::pin(&cores);
+            let realtime = machine::realtime(PRIORITY);
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            runtime.block_on(async {
+                match Works::new(calls, inbox, realtime) {
+                    Ok(mut works) => {
+                        let begun = ready.send(Ok(machine::this_thread()));
+                        let whole = std::future::poll_fn(|cx| works.poll(cx));
+                        tokio::task::unconstrained(whole).await;
+                        if begun.is_ok() {
+                            let _unwanted = tell.send(works.tell());
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+        };
+        std::thread::Builder::new().name("bench-phones".to_owned()).spawn(work)?;
+        let thread = started.recv().context("the generator's thread stopped")??;
+        Ok(Self { thread, commands, heard })
+    }
+
+    /// Where to send commands.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
+    }
+
+    /// Begins or ends to count.
+    pub async fn measure(&self, on: bool) {
+        // A generator that has died is noticed when it is asked for what it heard.
+        let _gone = self.commands.send(Command::Measure(on)).await;
+    }
+
+    /// Ends the thread.
+    ///
+    /// # Errors
+    /// When it has died.
+    pub async fn stop(self) -> anyhow::Result<Heard> {
+        let _gone = self.commands.send(Command::Stop).await;
+        self.heard.await.context("the generator stopped by itself")
+    }
+}
+
+/// One phone on the wire.
+struct Line {
+    socket: UdpSocket,
+    schedule: Schedule,
+    waker: Waker,
+    packet: [u8; HEADER + SAMPLES],
+    sent: u64,
+    sequence: u16,
+    timestamp: u32,
+    stream: Stream,
+    onset: Onset,
+    phone: Phone,
+}
+
+/// The generator's state; lives on its thread.
+struct Works {
+    inbox: mpsc::Receiver<Command>,
+    bell: Arc<Bell>,
+    timer: AsyncFd<OwnedFd>,
+    lines: Vec<Option<Line>>,
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    ringing: Vec<usize>,
+    loud: [u8; SAMPLES],
+    samples: Vec<i16>,
+    epoch: Instant,
+    measuring: bool,
+    heard: Heard,
+}
+
+/// Collects which sockets have something to read.
+#[derive(Default)]
+struct Bell {
+    ringing: Mutex<Vec<usize>>,
+    generator: AtomicWaker,
+}
+
+struct Ring {
+    line: usize,
+    bell: Arc<Bell>,
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.bell.ringing.lock().unwrap_or_else(PoisonError::into_inner).push(self.line);
+        self.bell.generator.wake();
+    }
+}
+
+impl Works {
+    fn new(calls: usize, inbox: mpsc::Receiver<Command>, realtime: bool) -> std::io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd is one descriptor for its whole life, so this use is sound"
+        )]
+        let timer = AsyncFd::new(timer)?;
+        let mut loud = Vec::with_capacity(SAMPLES);
+        MULAW.encode(&marker::loud_packet(), &mut loud);
+        let mut packet = [0; SAMPLES];
+        packet.copy_from_slice(&loud);
+        let now = Instant::now();
+        Ok(Self {
+            inbox,
+            bell: Arc::default(),
+            timer,
+            lines: (0..calls).map(|_| None).collect(),
+            due: BinaryHeap::with_capacity(calls),
+            ringing: Vec::with_capacity(calls),
+            loud: packet,
+            samples: Vec::with_capacity(SAMPLES),
+            epoch: now,
+            measuring: false,
+            heard: Heard {
+                calls: vec![None; calls],
+                lateness: Spread::default(),
+                gap_error: Spread::default(),
+                grid_error: Spread::default(),
+                received: 0,
+                sent: 0,
+                faults: Faults::default(),
+                send_errors: 0,
+                from: now,
+                to: now,
+                realtime,
+            },
+        })
+    }
+
+    /// Ready when it is told to stop.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        self.bell.generator.register(cx.waker());
+        self.receive(now);
+        while let Poll::Ready(command) = self.inbox.poll_recv(cx) {
+            match command {
+                Some(Command::Add { call, socket, remote }) => self.add(call, socket, remote),
+                Some(Command::Remove(call)) => self.remove(call),
+                Some(Command::Measure(on)) => self.measure(on),
+                Some(Command::Stop) | None => return Poll::Ready(()),
+            }
+        }
+        self.send();
+        self.rearm(cx);
+        Poll::Pending
+    }
+
+    fn add(&mut self, call: usize, socket: StdSocket, remote: SocketAddr) {
+        let ready = socket.connect(remote).and_then(|()| UdpSocket::from_std(socket));
+        let (Ok(socket), Some(place)) = (ready, self.lines.get_mut(call)) else {
+            self.heard.send_errors += 1;
+            return;
+        };
+        let ring = Ring { line: call, bell: Arc::clone(&self.bell) };
+        let mut packet = [MULAW.silence(); HEADER + SAMPLES];
+        packet[..HEADER].copy_from_slice(&[0; HEADER]);
+        packet[0] = 0x80;
+        packet[8..12].copy_from_slice(&(call as u32 + 1).to_be_bytes());
+        *place = Some(Line {
+            socket,
+            schedule: Schedule::of(call),
+            waker: Arc::new(ring).into(),
+            packet,
+            sent: 0,
+            sequence: 0,
+            timestamp: 0,
+            stream: Stream::default(),
+            onset: Onset::default(),
+            phone: Phone::default(),
+        });
+        // Each phone has its own place in the frame, all of them evenly apart.
+        let place = FRAME * call as u32 / self.lines.len() as u32;
+        let frames = (Instant::now() - self.epoch).as_nanos() / FRAME.as_nanos() + 1;
+        self.due.push(Reverse((self.epoch + FRAME * frames as u32 + place, call)));
+        // The first look registers the waker.
+        self.ringing.push(call);
+        self.receive(Instant::now());
+    }
+
+    fn remove(&mut self, call: usize) {
+        if let Some(line) = self.lines.get_mut(call).and_then(Option::take) {
+            self.heard.faults.add(line.stream.faults);
+            self.heard.calls[call] = Some(line.phone);
+        }
+    }
+
+    fn measure(&mut self, on: bool) {
+        self.measuring = on;
+        if on {
+            self.heard.from = Instant::now();
+        } else {
+            self.heard.to = Instant::now();
+        }
+    }
+
+    /// Reads every socket that rang until it is empty. All packets found came at `now` or, those that came
+    /// while others were being read, very little later.
+    fn receive(&mut self, now: Instant) {
+        self.ringing.append(&mut self.bell.ringing.lock().unwrap_or_else(PoisonError::into_inner));
+        for call in self.ringing.drain(..) {
+            let Some(line) = self.lines.get_mut(call).and_then(Option::as_mut) else { continue };
+            let waker = line.waker.clone();
+            let mut cx = Context::from_waker(&waker);
+            let mut bytes = [0; LARGEST];
+            loop {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match line.socket.poll_recv(&mut cx, &mut buffer) {
+                    Poll::Ready(Ok(())) => {
+                        line.take(now, buffer.filled(), &mut self.samples, self.measuring, &mut self.heard);
+                    }
+                    // An ICMP error of a packet that came too early or too late.
+                    Poll::Ready(Err(_)) => self.heard.send_errors += 1,
+                    Poll::Pending => break,
+                }
+            }
+        }
+    }
+
+    /// Sends everything that is due.
+    fn send(&mut self) {
+        while let Some(&Reverse((deadline, call))) = self.due.peek() {
+            let now = Instant::now();
+            if deadline > now {
+                return;
+            }
+            self.due.pop();
+            let Some(line) = self.lines.get_mut(call).and_then(Option::as_mut) else { continue };
+            line.send(now, &self.loud, &mut self.heard);
+            if self.measuring {
+                self.heard.sent += 1;
+                self.heard.lateness.add(now - deadline);
+            }
+            self.due.push(Reverse((deadline + FRAME, call)));
+        }
+    }
+
+    fn rearm(&mut self, cx: &mut Context<'_>) {
+        let Some(&Reverse((next, _))) = self.due.peek() else { return };
+        while let Poll::Ready(Ok(mut guard)) = self.timer.poll_read_ready(cx) {
+            let mut expirations = [0u8; 8];
+            // Whether it had gone off or not: it is set anew below.
+            let _count = rustix::io::read(self.timer.get_ref(), &mut expirations);
+            guard.clear_ready();
+        }
+        let at = monotonic(next);
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
+        if let Err(error) = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &spec) {
+            tracing::error!(%error, "the generator's timer cannot be set");
+        }
+    }
+
+    fn tell(mut self) -> Heard {
+        for call in 0..self.lines.len() {
+            self.remove(call);
+        }
+        self.heard
+    }
+}
+
+impl Line {
+    fn send(&mut self, now: Instant, loud: &[u8; SAMPLES], heard: &mut Heard) {
+        let n = self.sent;
+        // Payload type 0; the marker bit begins the stream.
+        self.packet[1] = if n == 0 { 0x80 } else { 0 };
+        self.packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        self.packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        match self.schedule.is_loud(n) {
+            true => self.packet[HEADER..].copy_from_slice(loud),
+            false => self.packet[HEADER..].fill(MULAW.silence()),
+        }
+        if self.schedule.is_marker(n) {
+            self.phone.marked.push(now);
+        }
+        if rustix::net::send(&self.socket, &self.packet, SendFlags::DONTWAIT).is_err() {
+            heard.send_errors += 1;
+        }
+        self.sent += 1;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(SAMPLES as u32);
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        samples: &mut Vec<i16>,
+        measuring: bool,
+        heard: &mut Heard,
+    ) {
+        // RTP version 2, PCMU, without extensions: all that was negotiated. Keys are not pressed.
+        let Some((header, payload)) = bytes.split_at_checked(HEADER) else { return };
+        if header[0] != 0x80 || header[1] & 0x7f != 0 {
+            return;
+        }
+        let sequence = u16::from_be_bytes([header[2], header[3]]);
+        let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let arrival = self.stream.packet(sequence, timestamp, now);
+        samples.clear();
+        MULAW.decode(payload, samples);
+        if self.onset.hear(marker::is_loud(samples)) {
+            self.phone.heard.push(now);
+        }
+        if !measuring {
+            return;
+        }
+        heard.received += 1;
+        if let Some(arrival) = arrival {
+            heard.gap_error.add(arrival.gap_error);
+            heard.grid_error.extend(arrival.grid_error);
+        }
+    }
+}
+
+/// The kernel's monotonic time of an `Instant`, from its distance to now.
+fn monotonic(at: Instant) -> Timespec {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(clock.tv_sec.unsigned_abs(), u32::try_from(clock.tv_nsec).unwrap_or(0));
+    let target = now + at.saturating_duration_since(Instant::now());
+    Timespec { tv_sec: target.as_secs().cast_signed(), tv_nsec: i64::from(target.subsec_nanos()) }
+}
+
+const FRAME: Duration = Duration::from_millis(20);
+const SAMPLES: usize = 160;
+const HEADER: usize = 12;
+const LARGEST: usize = 512;
+/// Commands that may wait; whoever adds calls then waits too.
+const QUEUE: usize = 1024;
+/// Above everything else of the benchmark.
+const PRIORITY: u8 = 30;

@@ -1,0 +1,12 @@
+//! Whole calls: a server, the simulated service it talks to and a phone in one process, joined by real
+//! SIP, RTP and WebSockets.
+
+#[path = "call/audio.rs"]
+mod audio;
+#[path = "call/support.rs"]
+mod support;
+#[path = "call/waveform.rs"]
+mod waveform;
+
+/// First of the RTP ports of this test binary.
+const PORTS: u16 = 24_000;

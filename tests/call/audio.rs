@@ -1,0 +1,133 @@
+//! Audio truth: what goes in at one end comes out at the other, judged by the waveforms alone.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tandem::audio::{Codec, voice, wav};
+use tandem::simulate::openai::Speech;
+use tandem::simulate::openai::speech::tone_sample;
+use tandem::simulate::phone::Act;
+
+use super::PORTS;
+use super::support::{Lab, Setup, codecs, ms, say};
+use super::waveform::{decibels, find, onset, rms, roughness, sine, snr, through};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_codec_carries_tones_and_speech_both_ways_unharmed() {
+    let program = Program::new();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("program.wav");
+    std::fs::write(&file, wav::mono_file(&program.pcm, 24_000)).expect("it can be written");
+    join_all(codecs().map(|codec| check(codec, &program, &file))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tone_of_the_service_is_heard_sample_for_sample() {
+    let lab = Lab::open(PORTS, Setup::default().greeting("Good morning.").speech("tone:440")).await;
+    let acts = vec![Act::WaitForSpeech(ms(300)), Act::WaitForSilence(ms(400)), Act::HangUp];
+    let heard = lab.call("100", acts).await.heard;
+    let reference: Vec<i16> = (0..96_000).map(|n| tone_sample(440.0, 24_000, n)).collect();
+    let best = through(Codec::Pcmu, &reference);
+    let (at, _) = find(&best, &heard, onset(&heard, 0).expect("the tone"), 240);
+    let (amplitude, rest) = sine(&heard[at + 480..at + 95_520], 440.0);
+    assert!(decibels(amplitude, 8000.0).abs() < 1.0, "{amplitude}");
+    let reachable = sine(&best[480..95_520], 440.0).1;
+    assert!(rest < reachable + 0.5, "{rest} dB beside the tone, {reachable} dB by the codec alone");
+    assert!(rms(&heard[at + 96_240..at + 98_400]) < 10.0, "four seconds and no more");
+    lab.close_without_violations().await;
+}
+
+/// What is sent in both directions.
+struct Program {
+    pcm: Vec<i16>,
+}
+
+impl Program {
+    fn new() -> Self {
+        let mut pcm = Vec::new();
+        for hz in DTMF {
+            pcm.extend((0..TONE).map(|n| tone_sample(hz, 24_000, n as u64)));
+            pcm.resize(pcm.len() + PAUSE, 0);
+        }
+        pcm.extend(voice::speak("The quick brown fox jumps over the lazy dog, twice a day."));
+        Self { pcm }
+    }
+
+    fn tone(index: usize) -> std::ops::Range<usize> {
+        let start = index * (TONE + PAUSE);
+        start..start + TONE
+    }
+
+    fn speech() -> usize {
+        DTMF.len() * (TONE + PAUSE)
+    }
+
+    /// Judges a waveform in which the program was heard.
+    fn judge(&self, codec: Codec, way: &str, heard: &[i16]) {
+        let best = through(codec, &self.pcm);
+        let around = onset(heard, 0).unwrap_or_else(|| panic!("{codec} {way}: nothing was heard"));
+        let (at, likeness) = find(&best, heard, around, 480);
+        assert!(likeness > 0.9, "{codec} {way}: another sound was heard, likeness {likeness}");
+        let heard = &heard[at..];
+        assert!(heard.len() >= self.pcm.len(), "{codec} {way}: the end is missing");
+        for (index, hz) in DTMF.into_iter().enumerate() {
+            // Without the edges, which a band limit rounds off.
+            let range = Self::tone(index);
+            let middle = range.start + 480..range.end - 480;
+            let (amplitude, rest) = sine(&heard[middle.clone()], hz);
+            let level = decibels(amplitude, 8000.0);
+            assert!(level.abs() < 1.0, "{codec} {way}: {hz} Hz is {level:.2} dB off");
+            let reachable = sine(&best[middle.clone()], hz).1;
+            assert!(rest < reachable + 1.0, "{codec} {way}: {hz} Hz with {rest:.1} dB of else");
+            assert!(rest < -25.0, "{codec} {way}: {hz} Hz with {rest:.1} dB of else");
+            assert_smooth(codec, way, &heard[middle.clone()], &best[middle]);
+        }
+        let speech = Self::speech()..self.pcm.len();
+        assert_smooth(codec, way, &heard[speech.clone()], &best[speech.clone()]);
+        let fidelity = snr(&best[speech.clone()], &heard[speech.clone()]);
+        // A codec with a memory of the silence before differs a little from one that has just begun.
+        let wanted = if codec == Codec::Opus { 20.0 } else { 30.0 };
+        assert!(fidelity > wanted, "{codec} {way}: {fidelity:.1} dB from the codec's own path");
+        let level = decibels(rms(&heard[speech.clone()]), rms(&self.pcm[speech]));
+        println!("{codec} {way}: speech {fidelity:.1} dB from the codec alone, level {level:+.2} dB");
+        assert!(level.abs() < 1.5, "{codec} {way}: speech is {level:.2} dB off");
+    }
+}
+
+async fn check(codec: Codec, program: &Program, file: &Path) {
+    let setup = Setup { greeting: Some("The programme."), ..Setup::default() };
+    let setup = setup.behave(|behaviour| behaviour.speech = Speech::Wav(file.to_owned()));
+    let lab = Lab::open(PORTS, setup).await;
+    let heard_it_all = vec![Act::WaitForSpeech(ms(4000)), Act::WaitForSilence(ms(900))];
+    let acts = [heard_it_all, vec![say(Arc::from(&*program.pcm)), Act::Wait(ms(200)), Act::HangUp]].concat();
+    let plan = lab.plan("100", codec, acts);
+    let report = lab.phone.call(plan).await.expect("the phone can try");
+    assert_eq!(report.codec, Some(codec));
+    let sent = lab.ears.pcm(1);
+    program.judge(codec, "to the phone", &report.heard);
+    program.judge(codec, "to the service", &sent);
+    // The service hears as much time as has passed on RTP.
+    let said = report.said.len() as i64;
+    let passed = sent.len() as i64 - (said - i64::try_from(onset(&report.said, 0).unwrap_or(0)).unwrap_or(0));
+    let began = onset(&sent, 0).unwrap_or(0) as i64;
+    assert!((began - passed).abs() < 24 * 200, "{codec}: {passed} {began}");
+    lab.close_without_violations().await;
+}
+
+/// No bend that the codec alone does not make too.
+#[track_caller]
+fn assert_smooth(codec: Codec, way: &str, heard: &[i16], best: &[i16]) {
+    let (bend, natural) = (roughness(heard), roughness(best));
+    assert!(
+        f64::from(bend) < f64::from(natural) * 1.3 + 100.0,
+        "{codec} {way}: a click of {bend}, {natural}"
+    );
+}
+
+/// The rows and columns of a keypad.
+const DTMF: [f64; 8] = [697.0, 770.0, 852.0, 941.0, 1209.0, 1336.0, 1477.0, 1633.0];
+/// 300 ms.
+const TONE: usize = 7200;
+/// 100 ms.
+const PAUSE: usize = 2400;
