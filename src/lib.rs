@@ -13,7 +13,7 @@
 //! rtp/                      packets: reception, playout, DTMF events, RTCP, ports, the 20 ms grid
 //! audio/                    samples: codecs, resampling, mixing, tones, voice activity, WAV
 //! store/                    SQLite or PostgreSQL, the journal, the feed of committed events
-//! config/  telemetry/       settings; logs, metrics, personal data
+//! telemetry/  config/       logs, metrics, personal data; settings
 //! event  id  time           the ground: what happens, names, moments
 //! ```
 //!

@@ -3,6 +3,10 @@
 
 #[path = "call/audio.rs"]
 mod audio;
+#[path = "call/barge_in.rs"]
+mod barge_in;
+#[path = "call/records.rs"]
+mod records;
 #[path = "call/support.rs"]
 mod support;
 #[path = "call/waveform.rs"]

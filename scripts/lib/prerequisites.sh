@@ -1,17 +1,14 @@
 # Installs what is missing, from Debian's packages. Sourced by the scripts beside it.
 
-# need PROGRAM PACKAGE...: installs the packages unless PROGRAM is there.
-need() {
-    local program=$1
+# install WHAT PACKAGE...: installs the packages, because WHAT is not there.
+install() {
+    local what=$1
     shift
-    if command -v "$program" >/dev/null 2>&1; then
-        return 0
-    fi
-    echo "installing $* (for $program)" >&2
+    echo "installing $* (for $what)" >&2
     local sudo=""
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null 2>&1 || {
-            echo "$program is missing; as root, run: apt-get install -y $*" >&2
+            echo "$what is missing; as root, run: apt-get install -y $*" >&2
             exit 1
         }
         sudo=sudo
@@ -20,9 +17,29 @@ need() {
         $sudo apt-get update -qq >&2
         APT_IS_FRESH=1
     fi
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >&2
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# need PROGRAM PACKAGE...: installs the packages unless PROGRAM is there.
+need() {
+    local program=$1
+    shift
+    if command -v "$program" >/dev/null 2>&1; then return 0; fi
+    install "$program" "$@"
     command -v "$program" >/dev/null 2>&1 || {
         echo "$program is still missing after installing $*" >&2
+        exit 1
+    }
+}
+
+# need_file PATTERN PACKAGE...: installs the packages unless a file matches PATTERN.
+need_file() {
+    local pattern=$1
+    shift
+    if compgen -G "$pattern" >/dev/null; then return 0; fi
+    install "$pattern" "$@"
+    compgen -G "$pattern" >/dev/null || {
+        echo "$pattern is still missing after installing $*" >&2
         exit 1
     }
 }

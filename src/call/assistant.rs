@@ -34,7 +34,7 @@ pub struct AssistantPlan {
     pub provider: Arc<dyn Provider>,
     /// What its sessions are opened with.
     pub spec: SessionSpec,
-    /// The first words; `None`: the caller speaks first.
+    /// The first words; `None`: the assistant finds its own.
     pub greeting: Option<String>,
     /// What it may do.
     pub toolbox: Toolbox,
@@ -51,8 +51,6 @@ type Talked = Result<(), Over>;
 struct Talk {
     session: Box<dyn Session>,
     conversation: Conversation,
-    /// Caller audio handed to the session but perhaps not yet written, since when.
-    uplink: Option<Instant>,
     /// The line that was cut last, until the slot that follows has left.
     cut: Option<Cut>,
     /// The assistant wants to hang up once it has been heard.
@@ -97,9 +95,11 @@ impl Call {
         self.answer().await?;
         self.phase(Phase::InCall, Floor::Assistant);
         let mut talk = Talk::new(session, self.now_ms(), plan);
-        if let Some(greeting) = &plan.greeting {
-            talk.session.send(Command::Say(greeting.clone()));
-        }
+        // Whoever answers a phone speaks first.
+        talk.session.send(match &plan.greeting {
+            Some(greeting) => Command::Say(greeting.clone()),
+            None => Command::Respond { instructions: None },
+        });
         let ended = self.talk(&mut talk, plan).await;
         self.bring_out(&mut talk);
         talk.session.send(Command::Close);
@@ -155,10 +155,6 @@ impl Call {
         loop {
             let deadline = talk.deadline();
             let wake = self.next(Some(talk.session.as_mut()), deadline).await?;
-            // Polling the session has written all that could be written.
-            if let Some(since) = talk.uplink.take() {
-                self.leg.note_uplink(since.elapsed());
-            }
             match wake {
                 Wake::Leg(signal) => self.leg_signal(talk, signal),
                 Wake::Provider(Event::Closed { reason }) => return self.lost(talk, plan, &reason).await,
@@ -181,8 +177,9 @@ impl Call {
                     session.send_audio(pcm);
                     sent = true;
                 });
+                // The session has written it, unless the service does not read.
                 if sent {
-                    talk.uplink.get_or_insert(since);
+                    self.leg.note_uplink(since.elapsed());
                 }
             }
             LegSignal::ItemStarted(item) => talk.conversation.item_started(self.now_ms(), &item_id(item)),
@@ -373,7 +370,6 @@ impl Talk {
         Self {
             session,
             conversation: Conversation::new(origin_ms),
-            uplink: None,
             cut: None,
             leaving: None,
             responding: false,

@@ -34,7 +34,7 @@ pub enum Scheduling {
 
 /// Why the workers could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("starting media worker {index}: {source}")]
+#[error("starting media worker {index}")]
 pub struct StartError {
     index: usize,
     source: std::io::Error,

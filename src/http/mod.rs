@@ -90,7 +90,7 @@ pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The TCP address cannot be had.
-    #[error("http.listen {address}: {source}; choose another port or stop what uses it")]
+    #[error("http.listen {address} cannot be had; choose another port or stop what uses it")]
     Tcp {
         /// As configured.
         address: SocketAddr,
@@ -98,7 +98,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The Unix socket cannot be had.
-    #[error("the control socket {}: {source}", path.display())]
+    #[error("the control socket {} cannot be had", path.display())]
     Unix {
         /// Where.
         path: PathBuf,

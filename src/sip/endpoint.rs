@@ -100,7 +100,7 @@ impl FromStr for Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is in use, not ours, or not allowed.
-    #[error("listening on {}://{}: {source}", .listener.transport, .listener.address)]
+    #[error("listening on {}://{}", .listener.transport.uri_token(), .listener.address)]
     Bind {
         /// Which.
         listener: Listener,
@@ -237,7 +237,7 @@ impl Endpoint {
 
 impl EndpointHandle {
     /// Sends a command to a leg. Never waits. A command that ends a leg is delivered even when the queue is full;
-    /// another is then dropped and counted (`sip_commands_dropped_total`).
+    /// another is then dropped and counted (`tandem_sip_commands_dropped_total`).
     pub fn command(&self, leg: LegId, command: LegCommand) {
         let ends = matches!(command, LegCommand::Hangup { .. } | LegCommand::Reject { .. });
         match self.asks.try_send(Ask::Command(leg, command)) {
@@ -250,7 +250,7 @@ impl EndpointHandle {
                 });
             }
             Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::counter!("sip_commands_dropped_total").increment(1);
+                metrics::counter!("tandem_sip_commands_dropped_total").increment(1);
             }
         }
     }
@@ -408,7 +408,8 @@ impl Driver {
                 if self.ua.may_connect(remote) {
                     self.connections.take(stream, transport, remote, local);
                 } else {
-                    metrics::counter!("sip_dropped_total", "reason" => "unknown_connection").increment(1);
+                    metrics::counter!("tandem_sip_dropped_total", "reason" => "unknown_connection")
+                        .increment(1);
                 }
             }
             Wire::Idle { id } => {
@@ -441,8 +442,8 @@ impl Driver {
             }
         }
         let (servers, clients) = self.ua.transaction_counts();
-        metrics::gauge!("sip_transactions", "role" => "server").set(servers as f64);
-        metrics::gauge!("sip_transactions", "role" => "client").set(clients as f64);
+        metrics::gauge!("tandem_sip_transactions", "role" => "server").set(servers as f64);
+        metrics::gauge!("tandem_sip_transactions", "role" => "client").set(clients as f64);
     }
 
     fn tell(&mut self, event: UaEvent) {
@@ -454,7 +455,7 @@ impl Driver {
         } else {
             self.backlog.push_back(event);
         }
-        metrics::gauge!("sip_event_backlog").set(self.backlog.len() as f64);
+        metrics::gauge!("tandem_sip_event_backlog").set(self.backlog.len() as f64);
     }
 
     fn send(&mut self, target: Target, bytes: Bytes) {
@@ -498,7 +499,7 @@ impl Sockets {
         match socket.try_send_to(bytes, target.remote) {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                metrics::counter!("sip_dropped_total", "reason" => "send_buffer").increment(1);
+                metrics::counter!("tandem_sip_dropped_total", "reason" => "send_buffer").increment(1);
                 true
             }
             Err(error) => {
@@ -579,7 +580,7 @@ impl Connections {
         let (sender, outgoing) = mpsc::channel(WRITE_QUEUE);
         self.open.insert(id, Open { transport, remote, outgoing: sender });
         self.by_remote.insert((transport, remote), id);
-        metrics::gauge!("sip_connections").set(self.open.len() as f64);
+        metrics::gauge!("tandem_sip_connections").set(self.open.len() as f64);
         Some(Connection {
             id,
             transport,
@@ -600,7 +601,7 @@ impl Connections {
         if self.by_remote.get(&key) == Some(&id) {
             self.by_remote.remove(&key);
         }
-        metrics::gauge!("sip_connections").set(self.open.len() as f64);
+        metrics::gauge!("tandem_sip_connections").set(self.open.len() as f64);
         Some(key)
     }
 }

@@ -219,7 +219,7 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> bool {
 }
 
 pub(super) fn count_closed(reason: &'static str) {
-    metrics::counter!("sip_connections_closed_total", "reason" => reason).increment(1);
+    metrics::counter!("tandem_sip_connections_closed_total", "reason" => reason).increment(1);
 }
 
 const BACKLOG: i32 = 512;

@@ -71,7 +71,7 @@ pub(super) async fn receive(
         match wire.try_send(Wire::Message(Box::new(incoming))) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::counter!("sip_dropped_total", "reason" => "endpoint_behind").increment(1);
+                metrics::counter!("tandem_sip_dropped_total", "reason" => "endpoint_behind").increment(1);
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return,
         }

@@ -95,7 +95,7 @@ pub struct Lab {
     pub phone: Phone,
     pub ears: Arc<ServiceEars>,
     pub sip: SocketAddr,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -116,22 +116,12 @@ impl Lab {
             .expect("the server starts");
         let sip = server.sip_addresses().first().expect("it listens").address;
         let phone = Phone::start(LOCALHOST, (ports + 2000, ports + 3999), 1).await.expect("the phone starts");
-        Self { server, service, phone, ears, sip, _directory: directory }
+        Self { server, service, phone, ears, sip, directory }
     }
 
     /// A plan that dials `number` and does `acts`.
     pub fn plan(&self, number: &str, codec: Codec, acts: Vec<Act>) -> CallPlan {
-        let target = format!("sip:{number}@{}", self.sip);
-        CallPlan {
-            target: Uri::parse(target.as_bytes()).expect("the test's own number"),
-            remote: self.sip,
-            transport: Transport::Udp,
-            from: CALLER.to_owned(),
-            codecs: vec![codec],
-            credentials: None,
-            acts,
-            limit: Duration::from_secs(75),
-        }
+        plan(self.sip, number, codec, acts)
     }
 
     /// Dials `number` with PCMU and sees the call to its end.
@@ -204,6 +194,21 @@ impl Lab {
     pub async fn token(&self) -> String {
         let role = tandem::store::Role::Admin;
         self.server.store().create_token("test", role, None, None).await.expect("a token").secret
+    }
+}
+
+/// A plan that dials `number` at `sip` and does `acts`.
+pub fn plan(sip: SocketAddr, number: &str, codec: Codec, acts: Vec<Act>) -> CallPlan {
+    let target = format!("sip:{number}@{sip}");
+    CallPlan {
+        target: Uri::parse(target.as_bytes()).expect("the test's own number"),
+        remote: sip,
+        transport: Transport::Udp,
+        from: CALLER.to_owned(),
+        codecs: vec![codec],
+        credentials: None,
+        acts,
+        limit: Duration::from_secs(75),
     }
 }
 

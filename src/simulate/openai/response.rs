@@ -210,11 +210,13 @@ impl RealtimeSession {
     }
 }
 
-/// The text between the first and the last double quote.
+/// The text between `<<<` and `>>>`, or else between the first and the last double quote.
 fn quoted_text(instructions: &str) -> Option<&str> {
-    let (_, rest) = instructions.split_once('"')?;
-    let (quoted, _) = rest.rsplit_once('"')?;
-    (!quoted.trim().is_empty()).then_some(quoted)
+    let between = |open, close| {
+        let (_, rest) = instructions.split_once(open)?;
+        rest.rsplit_once(close).map(|(quoted, _)| quoted.trim())
+    };
+    between("<<<", ">>>").or_else(|| between("\"", "\"")).filter(|quoted| !quoted.is_empty())
 }
 
 /// In progress at once, out-of-band ones included.

@@ -51,7 +51,7 @@ impl Admission {
 
 impl UserAgent {
     pub(super) fn receive_request(&mut self, now: Instant, mut request: Request, back: Target) {
-        metrics::counter!("sip_messages_total", "direction" => "in", "kind" => "request").increment(1);
+        metrics::counter!("tandem_sip_messages_total", "direction" => "in", "kind" => "request").increment(1);
         let Ok(mut via) = request.headers.via_top() else { return dropped("no_via") };
         let trunk = self.trunks.admit(back.remote.ip()).cloned();
         let known =
@@ -101,7 +101,8 @@ impl UserAgent {
 
     /// Octets that are no message: answered without state, to trunks only.
     pub(super) fn receive_malformed(&mut self, now: Instant, error: &ParseError, back: Target) {
-        metrics::counter!("sip_messages_total", "direction" => "in", "kind" => "malformed").increment(1);
+        metrics::counter!("tandem_sip_messages_total", "direction" => "in", "kind" => "malformed")
+            .increment(1);
         let source = back.remote.ip();
         if self.trunks.admit(source).is_none() {
             return dropped("unknown_source");

@@ -40,7 +40,7 @@ impl UserAgent {
             Verdict::Stale => true,
             Verdict::Refused => false,
         };
-        metrics::counter!("sip_challenges_total").increment(1);
+        metrics::counter!("tandem_sip_challenges_total").increment(1);
         let challenges = server.challenge(now, random, stale);
         let headers = challenges.into_iter().map(|value| (HeaderName::WwwAuthenticate, value)).collect();
         Err(Refusal { status: StatusCode::UNAUTHORIZED, headers })

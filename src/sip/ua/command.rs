@@ -7,7 +7,7 @@ use crate::sip::transport::Target;
 use crate::sip::uri::Uri;
 
 /// What a call may ask of a leg. A command that does not fit the leg's state is ignored and counted
-/// (`sip_commands_ignored_total`): the leg may have ended while the command was under way.
+/// (`tandem_sip_commands_ignored_total`): the leg may have ended while the command was under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LegCommand {
     /// Unanswered incoming call: send 180, 183 or another 101-199, with or without early media. Sent reliably

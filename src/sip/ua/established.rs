@@ -208,7 +208,7 @@ impl UserAgent {
         }
         if unacked.resend.take_due(now) {
             let (target, response) = (unacked.target, unacked.response.clone());
-            metrics::counter!("sip_retransmissions_total").increment(1);
+            metrics::counter!("tandem_sip_retransmissions_total").increment(1);
             self.send(target, response);
         }
     }

@@ -330,7 +330,7 @@ impl UserAgent {
         match call.reliable.as_mut().and_then(|reliable| reliable.handle_timeout(now)) {
             Some(Due::Resend(bytes)) => {
                 if let Some(target) = self.table.response_target(tx) {
-                    metrics::counter!("sip_retransmissions_total").increment(1);
+                    metrics::counter!("tandem_sip_retransmissions_total").increment(1);
                     self.send(target, bytes);
                 }
             }
@@ -368,11 +368,11 @@ pub(super) fn grant_session(
 /// Adds a header whose value comes from the layer above; one that could break the message is left out.
 pub(super) fn push_checked(headers: &mut Headers, name: &str, value: &str) {
     let Ok(value) = HeaderValue::new(value) else {
-        metrics::counter!("sip_headers_refused_total").increment(1);
+        metrics::counter!("tandem_sip_headers_refused_total").increment(1);
         return;
     };
     if headers.push_named(name, value).is_err() {
-        metrics::counter!("sip_headers_refused_total").increment(1);
+        metrics::counter!("tandem_sip_headers_refused_total").increment(1);
     }
 }
 

@@ -256,7 +256,7 @@ impl UserAgent {
     pub(super) fn add_leg(&mut self, id: LegId, leg: Leg) {
         self.dialogs.insert(leg.key.clone(), id);
         self.legs.insert(id, leg);
-        metrics::gauge!("sip_legs").set(self.legs.len() as f64);
+        metrics::gauge!("tandem_sip_legs").set(self.legs.len() as f64);
         self.rearm(id);
     }
 
@@ -268,7 +268,7 @@ impl UserAgent {
                 self.incoming.remove(&call.tx);
             }
         }
-        metrics::gauge!("sip_legs").set(self.legs.len() as f64);
+        metrics::gauge!("tandem_sip_legs").set(self.legs.len() as f64);
     }
 
     pub(super) fn incoming_call(&mut self, id: LegId) -> Option<&mut IncomingCall> {
@@ -294,7 +294,7 @@ impl UserAgent {
 }
 
 fn ignored() {
-    metrics::counter!("sip_commands_ignored_total").increment(1);
+    metrics::counter!("tandem_sip_commands_ignored_total").increment(1);
 }
 
 /// A request inside a dialog that is not ours to answer.

@@ -134,7 +134,7 @@ impl UserAgent {
         match incoming.message {
             Ok(Message::Request(request)) => self.receive_request(now, request, back),
             Ok(Message::Response(response)) => {
-                metrics::counter!("sip_messages_total", "direction" => "in", "kind" => "response")
+                metrics::counter!("tandem_sip_messages_total", "direction" => "in", "kind" => "response")
                     .increment(1);
                 if !self.table.receive_response(now, response) {
                     dropped("stray_response");
@@ -246,7 +246,7 @@ impl UserAgent {
             match output {
                 TableOutput::Send { target, bytes, again } => {
                     if again {
-                        metrics::counter!("sip_retransmissions_total").increment(1);
+                        metrics::counter!("tandem_sip_retransmissions_total").increment(1);
                     }
                     self.send(target, bytes);
                 }
@@ -268,7 +268,7 @@ impl UserAgent {
 
     fn send(&mut self, target: Target, bytes: Bytes) {
         let kind = if bytes.starts_with(b"SIP/") { "response" } else { "request" };
-        metrics::counter!("sip_messages_total", "direction" => "out", "kind" => kind).increment(1);
+        metrics::counter!("tandem_sip_messages_total", "direction" => "out", "kind" => kind).increment(1);
         self.out.push_back(Output::Send { target, bytes });
     }
 
@@ -279,5 +279,5 @@ impl UserAgent {
 
 /// Counts a message that gets no answer.
 fn dropped(reason: &'static str) {
-    metrics::counter!("sip_dropped_total", "reason" => reason).increment(1);
+    metrics::counter!("tandem_sip_dropped_total", "reason" => reason).increment(1);
 }

@@ -200,7 +200,7 @@ impl UserAgent {
         let tag = tag_in(&response.headers, HeaderName::To).unwrap_or_default();
         let Some(acked) = answered.acks.iter().find(|acked| acked.remote_tag == tag) else { return false };
         if let Some((target, bytes)) = acked.sent.clone() {
-            metrics::counter!("sip_retransmissions_total").increment(1);
+            metrics::counter!("tandem_sip_retransmissions_total").increment(1);
             self.send(target, bytes);
         }
         true

@@ -1,0 +1,109 @@
+//! The service fails, lies or dawdles: the caller hears of it politely, and the record says so.
+
+use tandem::event::Disposition;
+use tandem::simulate::phone::{Act, CallReport};
+use tandem::store::{CallRecord, Committed};
+
+use super::support::{Lab, PATIENCE, Setup, answer, data_of, kinds, ms, utterance};
+use super::waveform::rms;
+use super::PORTS;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_refuses_costs_the_caller_nothing() {
+    for fault in ["refuse:401", "refuse:429:7", "invalid-api-key"] {
+        let (report, call, events) = call(Setup::default().fault(fault), Vec::new()).await;
+        assert_eq!(report.hang_up.map(|hang_up| hang_up.status), Some(503), "{fault}");
+        assert_eq!(data_of(&events, "provider.lost").len(), 1, "{fault}: {:?}", kinds(&events));
+        assert_eq!((call.disposition, call.sip_status), (Some(Disposition::Failed), Some(503)), "{fault}");
+        assert_eq!(call.answered_at, None, "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_never_answers_is_given_up_while_the_phone_rings() {
+    let setup = Setup::default().fault("no-handshake").configure(|config| {
+        if let Some(tandem::config::ProviderSection::Openai(openai)) = config.providers.get_mut("openai") {
+            openai.connect_timeout = ms(1000);
+        }
+    });
+    let (report, call, events) = call(setup, Vec::new()).await;
+    assert!(report.ringing.is_some(), "it rang");
+    assert_eq!(report.hang_up.map(|hang_up| hang_up.status), Some(503));
+    assert_eq!(call.disposition, Some(Disposition::Failed), "{:?}", kinds(&events));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_gives_up_while_the_service_is_dialled_is_cancelled() {
+    let lab = Lab::open(PORTS, Setup::default().fault("slow-handshake:4")).await;
+    let mut plan = lab.plan("100", tandem::audio::Codec::Pcmu, Vec::new());
+    plan.limit = ms(600);
+    let report = lab.phone.call(plan).await.expect("the phone can try");
+    assert!(report.ringing.is_some() && report.answered.is_none());
+    let (call, events) = lab.record().await;
+    assert_eq!((call.disposition, call.sip_status), (Some(Disposition::Cancelled), Some(487)));
+    assert_eq!(kinds(&events).last(), Some(&"call.ended"));
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_dies_is_apologised_for_and_its_words_are_kept() {
+    // Both are cut in the middle of a long answer: one by a reset, one by an orderly close.
+    for fault in ["die:2.5", "close:2.5", "expire:2.5"] {
+        let setup = Setup::default().greeting("One two three four five six seven eight.").fault(fault);
+        let setup = setup.behave(|behaviour| behaviour.answer_ms = 6000);
+        let (report, call, events) = call(setup, vec![Act::Wait(PATIENCE)]).await;
+        assert!(report.hang_up.is_some(), "{fault}: the server says BYE");
+        assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Failed), Some("system")));
+        assert_eq!(data_of(&events, "provider.lost").len(), 1, "{fault}");
+        let lines = data_of(&events, "transcript.final");
+        assert_eq!(lines.len(), 1, "{fault}: {lines:?}");
+        assert_eq!((lines[0]["heard"].as_str(), lines[0]["who"].as_str()), (Some("cut"), Some("assistant")));
+        assert!(lines[0]["heard_text"].as_str().is_some_and(|text| text.starts_with("One")), "{lines:?}");
+        assert!(apology_ms(&report.heard) > 1000, "{fault}: the caller is told");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_services_are_put_up_with() {
+    // A whole exchange works as if nothing was wrong.
+    for fault in ["invalid-json", "unknown-events", "giant-delta", "slow-drip:0.6", "fail-transcription"] {
+        let setup = Setup::default().fault(fault).script(&answer("tone:600", 900));
+        let turn = vec![utterance(400), Act::WaitForSpeech(ms(300)), Act::WaitForSilence(ms(700))];
+        let lab = Lab::open(PORTS, setup).await;
+        let report = lab.call("100", [turn, vec![Act::HangUp]].concat()).await;
+        assert_eq!(report.hang_up, None, "{fault}: the phone hangs up, not the server");
+        let (call, events) = lab.record().await;
+        assert_eq!(call.disposition, Some(Disposition::Completed), "{fault}");
+        let lines = data_of(&events, "transcript.final");
+        let full = lines.iter().filter(|line| line["who"] == "assistant" && line["heard"] == "full");
+        assert_eq!(full.count(), 1, "{fault}: {lines:?}");
+        let loud = report.heard.chunks(480).filter(|slot| rms(slot) > 1000.0).count();
+        assert!((43..=48).contains(&loud), "{fault}: 900 ms of answer in {loud} slots");
+        lab.close_without_violations().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_falls_silent_leaves_the_call_to_the_caller() {
+    let setup = Setup::default().fault("stall:1").script(&answer("tone:600", 900));
+    let acts = vec![utterance(400), Act::Wait(ms(1500)), utterance(400), Act::Wait(ms(300)), Act::HangUp];
+    let (report, call, _) = call(setup, acts).await;
+    assert_eq!(report.hang_up, None);
+    assert_eq!(call.disposition, Some(Disposition::Completed));
+}
+
+async fn call(setup: Setup, acts: Vec<Act>) -> (CallReport, CallRecord, Vec<Committed>) {
+    let lab = Lab::open(PORTS, setup).await;
+    let report = lab.call("100", acts).await;
+    let (call, events) = lab.record().await;
+    lab.close_without_violations().await;
+    (report, call, events)
+}
+
+/// Milliseconds of sound after the assistant's tone was cut. The tone is far louder than the voice is
+/// rough: speech comes in syllables, so its slots differ.
+fn apology_ms(heard: &[i16]) -> usize {
+    let slots: Vec<f64> = heard.chunks(480).map(rms).collect();
+    let tone_ends = slots.windows(2).rposition(|pair| (pair[0] - 5657.0).abs() < 120.0 && (pair[1] - 5657.0).abs() < 120.0);
+    slots[tone_ends.map_or(0, |slot| slot + 2)..].iter().filter(|level| **level > 150.0).count() * 20
+}
