@@ -5,10 +5,20 @@
 mod audio;
 #[path = "call/barge_in.rs"]
 mod barge_in;
+#[path = "call/faults.rs"]
+mod faults;
+#[path = "call/network.rs"]
+mod network;
 #[path = "call/records.rs"]
 mod records;
+#[path = "call/relay.rs"]
+mod relay;
+#[path = "call/silence.rs"]
+mod silence;
 #[path = "call/support.rs"]
 mod support;
+#[path = "call/tools.rs"]
+mod tools;
 #[path = "call/waveform.rs"]
 mod waveform;
 

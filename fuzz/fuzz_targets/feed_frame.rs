@@ -2,14 +2,14 @@
 #![no_main]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use tandem::http::feed::session::{Request, Session};
 
 fuzz_target!(|text: &str| {
     let now = Instant::now();
-    let mut session = Session::new(now, Arc::from("1"), "s", "2026-01-01T00:00:00Z");
+    let mut session = Session::new(now, Arc::from("1"), "s", "2026-01-01T00:00:00Z", Duration::from_secs(20));
     for line in text.split('\n').take(64) {
         session.client_text(now, line);
         let mut requests = 0;

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tandem::audio::Codec;
-use tandem::audio::codec::SampleRate;
+use tandem::audio::{Codec, SampleRate};
 use tandem::rtp::packet::{Header, Packet};
 use tandem::rtp::{Direction, ItemKey, Stream, StreamConfig};
 

@@ -155,7 +155,7 @@ fn to_i16(values: &[f32; LANES]) -> [i16; LANES] {
 const LANES: usize = 32;
 
 /// Longest input filtered at once, which bounds the buffers.
-const CHUNK: usize = 1920;
+const CHUNK: usize = 480;
 
 /// Largest numerator or denominator of a ratio.
 const MAX_FACTOR: usize = 3;

@@ -52,7 +52,7 @@ fn code(call: usize, place: u64) -> bool {
         return place == 0;
     }
     let bit = (call >> ((place - 2) / 2)) & 1 == 1;
-    bit == (place % 2 == 0)
+    bit == place.is_multiple_of(2)
 }
 
 /// Finds the call's number, and then its markers, in what arrives.

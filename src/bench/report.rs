@@ -62,6 +62,8 @@ pub struct Report {
     pub server_realtime: bool,
     /// Protocol violations the simulated service has found.
     pub protocol_violations: u64,
+    /// Whether the server closed the sessions of all calls that were hung up.
+    pub sessions_closed: bool,
     /// Whether the server stopped in good order.
     pub stopped_cleanly: bool,
     /// What the server's log warned of, the first few.
@@ -168,6 +170,7 @@ impl Report {
             files_per_call: per_call(after.files as f64 - raw.idle.files as f64),
             server_realtime: after.realtime,
             protocol_violations: raw.service.summary.violations,
+            sessions_closed: !raw.service.left_open,
             stopped_cleanly: raw.goodbye.clean,
             complaints: raw.goodbye.complaints.iter().take(TOLD).cloned().collect(),
             void: void(&far_ends, raw.cores, up.figures().count),
@@ -197,7 +200,7 @@ impl Report {
             check("memory per call", self.memory_kb_per_call, 150.0, "kB"),
             check("failed calls", self.failed_calls as f64, 0.0, ""),
             check("markers lost", self.markers_lost as f64, 0.0, ""),
-            check("RTP clock faults", self.rtp.timestamp_jumps as f64, 0.0, ""),
+            check("timestamp jumps", self.rtp.timestamp_jumps as f64, 0.0, ""),
         ]
     }
 
@@ -266,6 +269,9 @@ impl Report {
         told("failed call", &self.failures);
         told("server", &self.complaints);
         told("VOID", &self.void);
+        if !self.sessions_closed {
+            lines.push("the server left sessions open after their calls".to_owned());
+        }
         if !self.stopped_cleanly {
             lines.push("the server did not stop in good order".to_owned());
         }

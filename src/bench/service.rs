@@ -22,7 +22,7 @@ pub struct Service {
     pub thread: Pid,
     ears: Arc<Ears>,
     stop: oneshot::Sender<()>,
-    summary: oneshot::Receiver<Summary>,
+    summary: oneshot::Receiver<(Summary, bool)>,
 }
 
 /// What the service saw.
@@ -36,6 +36,8 @@ pub struct Seen {
     pub frames: u64,
     /// The simulator's sums.
     pub summary: Summary,
+    /// Some sessions were not closed by the server, long after the phones had hung up.
+    pub left_open: bool,
 }
 
 /// Moments of one connection.
@@ -72,8 +74,11 @@ impl Service {
                         // Whoever holds the other end asks to stop, or has gone away.
                         let _asked = stopped.await;
                         if begun.is_ok() {
+                            // The server closes its sessions itself once the phones have hung up.
+                            let closed = running.wait_until(|r| r.summary.ended >= r.summary.sessions);
+                            let open = tokio::time::timeout(GOODBYE, closed).await.is_err();
                             let summary = running.stop().await.map(|report| report.summary);
-                            let _unwanted = tell.send(summary.unwrap_or_default());
+                            let _unwanted = tell.send((summary.unwrap_or_default(), open));
                         }
                     }
                     Err(error) => drop(ready.send(Err(anyhow::Error::from(error)))),
@@ -91,8 +96,8 @@ impl Service {
     /// When the simulator has died.
     pub async fn stop(self) -> anyhow::Result<Seen> {
         let _gone = self.stop.send(());
-        let summary = self.summary.await.context("the simulator stopped by itself")?;
-        let mut seen = Seen { summary, ..Seen::default() };
+        let (summary, left_open) = self.summary.await.context("the simulator stopped by itself")?;
+        let mut seen = Seen { summary, left_open, ..Seen::default() };
         for (_, connection) in self.ears.lock().drain() {
             seen.frames += connection.frames;
             match connection.ear.call {
@@ -161,3 +166,4 @@ impl Observer for Ears {
 
 /// Below the generator's: an arrival may wait for a departure, not the other way round.
 const PRIORITY: u8 = 20;
+const GOODBYE: Duration = Duration::from_secs(5);

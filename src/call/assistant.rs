@@ -186,7 +186,7 @@ impl Call {
             LegSignal::ItemFinished { item, played_ms } => {
                 talk.conversation.item_finished(self.now_ms(), &item_id(item), millis(played_ms));
             }
-            LegSignal::Sent { item, .. } => self.slot_after_cut(talk, item),
+            LegSignal::Sent { .. } => self.slot_after_cut(talk),
             LegSignal::Dtmf { digit, .. } => {
                 talk.digits.push(digit);
                 talk.digits_until = Some(Instant::now() + DIGIT_PAUSE);
@@ -234,12 +234,15 @@ impl Call {
         metrics::counter!("tandem_barge_ins_total").increment(1);
         talk.conversation.interrupted(self.now_ms(), &playing);
         talk.cut = Some(Cut { lines: Vec::new(), heard_at });
+        self.leg.watch_slots(true);
     }
 
     /// The first slot after a barge-in tells how late the last of the assistant's audio left.
-    fn slot_after_cut(&mut self, talk: &mut Talk, item: bool) {
+    fn slot_after_cut(&mut self, talk: &mut Talk) {
         let Some(cut) = talk.cut.take() else { return };
-        let stop_ms = if item { cut.heard_at.elapsed().as_secs_f64() * 1000.0 } else { 0.0 };
+        self.leg.watch_slots(self.recorder.is_some());
+        // The slot carries the fade, which is the last of the assistant's audio.
+        let stop_ms = cut.heard_at.elapsed().as_secs_f64() * 1000.0;
         metrics::histogram!("tandem_barge_in_stop_seconds").record(stop_ms / 1000.0);
         for (line_id, played_ms) in cut.lines {
             self.ledger.record(CallEventKind::BargeIn { line_id, played_ms: u64::from(played_ms), stop_ms });
@@ -323,7 +326,7 @@ impl Call {
     /// Hangs up for the assistant once its last words have left, or its time for them is over.
     fn leave_if_heard(&mut self, talk: &mut Talk) -> Talked {
         let Some(leaving) = &talk.leaving else { return Ok(()) };
-        let heard = !talk.responding && self.leg.is_idle();
+        let heard = !talk.responding && self.leg.is_idle() && talk.conversation.is_heard_out();
         if heard || Instant::now() >= leaving.until {
             let reason = leaving.reason.clone();
             self.hang_up("assistant", &reason);

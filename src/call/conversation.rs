@@ -125,6 +125,11 @@ impl Conversation {
         !self.assistant.iter().any(|known| known.item == *item && known.end.is_some())
     }
 
+    /// Whether all that was generated has been heard, or was cut: no line waits for its end.
+    pub fn is_heard_out(&self) -> bool {
+        self.assistant.iter().all(|known| known.generated_ms == 0.0 || known.end.is_some())
+    }
+
     /// The first frame of an item left on RTP.
     pub fn item_started(&mut self, now_ms: u64, item: &ItemId) {
         self.assistant_item(item).started_ms.get_or_insert(now_ms);
@@ -386,6 +391,20 @@ mod tests {
         assert_eq!(line.heard, Heard::Cut);
         assert_eq!(line.heard_text.as_deref(), Some("one two three four"));
         assert!(!talk.accepts(&"a".into()) && !talk.accepts(&"b".into()) && talk.accepts(&"c".into()));
+    }
+
+    #[test]
+    fn the_assistant_is_heard_out_once_every_line_has_its_end() {
+        let mut talk = Conversation::new(0);
+        assert!(talk.is_heard_out());
+        talk.provider(0, &audio("a", 1000));
+        talk.item_started(20, &"a".into());
+        assert!(!talk.is_heard_out());
+        talk.item_finished(1020, &"a".into(), 1000);
+        assert!(talk.is_heard_out());
+        talk.provider(1030, &audio("b", 1000));
+        talk.interrupted(1500, &[playback("b", 400)]);
+        assert!(talk.is_heard_out());
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub struct Call {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     timer: Pin<Box<Sleep>>,
     timer_armed: bool,
+    timer_at: Option<Instant>,
     recordings: Option<RecordingWriter>,
     recorder: Option<Recorder>,
     runtime: tokio::runtime::Handle,
@@ -98,6 +99,7 @@ impl Call {
             stop: Box::pin(parts.stop.cancelled_owned()),
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             timer_armed: false,
+            timer_at: None,
             recordings: parts.recordings,
             recorder: None,
             runtime: parts.runtime,
@@ -144,6 +146,7 @@ impl Call {
         let codec = self.leg.codec().map_or_else(|| "unknown".to_owned(), |codec| codec.to_string());
         self.ledger.answered(now, codec);
         self.start_recording(now);
+        self.leg.watch_slots(self.recorder.is_some());
         info!(setup_ms = self.ledger.elapsed_ms(now), "call answered");
         Ok(())
     }
@@ -250,7 +253,7 @@ impl Call {
     }
 
     /// Closes the record. Called by whoever runs the call, once its flow has ended.
-    pub fn finish(mut self) {
+    pub fn finish(mut self: Box<Self>) {
         if self.over.is_none() {
             self.hang_up("system", "the flow has ended");
         }
@@ -281,8 +284,11 @@ impl Call {
             return Err(Over);
         }
         self.timer_armed = deadline.is_some();
-        if let Some(deadline) = deadline {
+        if let Some(deadline) = deadline
+            && self.timer_at != Some(deadline)
+        {
             self.timer.as_mut().reset(deadline.into());
+            self.timer_at = Some(deadline);
         }
         let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
         match &wake {
@@ -330,6 +336,7 @@ impl Call {
             return Poll::Ready(Wake::Stop);
         }
         if self.timer_armed && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_at = None;
             return Poll::Ready(Wake::Deadline);
         }
         Poll::Pending

@@ -133,7 +133,7 @@ pub struct Assistant {
     #[serde(default)]
     #[schemars(example = &"You answer the phone for Acme.")]
     pub instructions: String,
-    /// What the assistant says first. Absent: it waits for the caller.
+    /// What the assistant says first. Absent: what the instructions lead it to say.
     #[serde(default)]
     #[schemars(example = &"Acme, good morning!")]
     pub greeting: Option<String>,

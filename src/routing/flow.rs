@@ -45,7 +45,7 @@ pub enum Planned {
 }
 
 /// Runs the steps in order and closes the call.
-pub async fn run(mut call: Call, steps: Vec<Planned>) {
+pub async fn run(mut call: Box<Call>, steps: Vec<Planned>) {
     if !matches!(steps.first(), Some(Planned::Reject(_) | Planned::Impossible { .. })) {
         for step in steps {
             if run_step(&mut call, step).await == Err(Over) {
@@ -71,7 +71,8 @@ async fn run_step(call: &mut Call, step: Planned) -> Result<(), Over> {
             if !call.is_answered() {
                 call.ring();
             }
-            call.converse(&plan).await
+            // Boxed: a conversation's state is large, and a call that does something else needs none of it.
+            Box::pin(call.converse(&plan)).await
         }
         Planned::Echo(span) => {
             call.answer().await?;

@@ -188,7 +188,7 @@ async fn settle(
             let recordings = exchange.recordings.clone().filter(|_| route.recording);
             drop(exchange);
             let parts = Parts { leg, ledger, inbox: commands, stop, listed, recordings, runtime };
-            flow::run(Call::new(parts), steps).await;
+            Box::pin(flow::run(Box::new(Call::new(parts)), steps)).await;
         }
         Err(error) => {
             tracing::info!(%error, "the call is refused: no media");

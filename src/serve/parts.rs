@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::call::Prompts;
 use crate::call::recording::RecordingWriter;
@@ -89,13 +87,14 @@ pub(super) fn recordings(config: &Config) -> anyhow::Result<Option<RecordingWrit
 /// The SIP endpoint: listeners, trunks, limits.
 pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
     let sip = &config.sip;
-    let listen = sip.listen.iter().map(|listen| Listener {
-        transport: match listen.transport {
+    let listen = sip.listen.iter().filter_map(|listen| {
+        let transport = match listen.transport {
             SipTransport::Udp => Transport::Udp,
             SipTransport::Tcp => Transport::Tcp,
-            SipTransport::Tls => Transport::Tls,
-        },
-        address: listen.address,
+            // The check of the configuration has said that TLS is not available.
+            SipTransport::Tls => return None,
+        };
+        Some(Listener { transport, address: listen.address })
     });
     let mut endpoint = EndpointConfig::new(listen.collect(), trunks(config)?);
     endpoint.ua = UaConfig {
@@ -112,22 +111,7 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
     endpoint.limits.message_bytes = sip.max_message_bytes as usize;
     endpoint.connections_max = sip.max_connections as usize;
     endpoint.idle_timeout = sip.idle_timeout;
-    endpoint.tls = sip.tls.as_ref().map(tls).transpose()?;
     Ok(endpoint)
-}
-
-fn tls(section: &config::SipTls) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let certificate = &section.certificate;
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("sip.tls.certificate: reading {}", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&section.private_key)
-        .with_context(|| format!("sip.tls.private_key: reading {}", section.private_key.display()))?;
-    let server = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("sip.tls: the key does not belong to the certificate")?;
-    Ok(Arc::new(server))
 }
 
 /// The trunks. Without any, a node that listens on loopback alone takes calls from this machine.

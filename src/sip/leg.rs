@@ -151,6 +151,8 @@ pub struct SipLeg {
     /// The answer (or, after an INVITE without SDP, the offer) our next 18x or 200 carries.
     local_sdp: Option<Vec<u8>>,
     signals: VecDeque<LegSignal>,
+    /// Whether the call wants to know of each slot.
+    slots_watched: bool,
     over: bool,
 }
 
@@ -221,6 +223,7 @@ impl SipLeg {
             media: None,
             local_sdp: None,
             signals: VecDeque::new(),
+            slots_watched: true,
             over: false,
         }
     }
@@ -353,6 +356,12 @@ impl SipLeg {
         if let Some(media) = &mut self.media {
             media.stream().sent_frame(out);
         }
+    }
+
+    /// Whether [`LegSignal::Sent`] is wanted for every slot. It is, unless told otherwise; a call that records
+    /// nothing saves a turn of its loop per slot.
+    pub fn watch_slots(&mut self, wanted: bool) {
+        self.slots_watched = wanted;
     }
 
     /// Notes how long received audio took until it was written towards the AI.
@@ -550,6 +559,7 @@ impl SipLeg {
     fn media_signal(&mut self, signal: MediaSignal) {
         let signal = match signal {
             MediaSignal::Audio { since } => LegSignal::Audio { since },
+            MediaSignal::Sent { .. } if !self.slots_watched => return,
             MediaSignal::Sent { due, item } => LegSignal::Sent { due, item },
             MediaSignal::Event(StreamEvent::Dtmf { digit, method }) => {
                 LegSignal::Dtmf { digit, method: method.as_str() }

@@ -302,6 +302,10 @@ impl Media {
     }
 
     fn parse(value: &str) -> Result<Self, SdpError> {
+        // Printed as a space, a control octet would make two fields of one.
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(SdpError::MediaLine);
+        }
         let mut fields = value.split_ascii_whitespace();
         let mut next = || fields.next().ok_or(SdpError::MediaLine);
         let (kind, port, proto) = (next()?, next()?, next()?);
@@ -505,5 +509,6 @@ mod tests {
         assert_eq!(Sdp::parse(many.as_bytes()), Err(SdpError::TooMuch("attributes")));
         assert_eq!(Sdp::parse(b"m=audio 1 RTP/AVP 0\r\n"), Err(SdpError::NotSdp));
         assert_eq!(Sdp::parse(b"v=0\r\nm=audio x RTP/AVP 0\r\n"), Err(SdpError::MediaLine));
+        assert_eq!(Sdp::parse(b"v=0\r\nm=au\x03dio 1 RTP/AVP 0\r\n"), Err(SdpError::MediaLine));
     }
 }

@@ -209,11 +209,12 @@ impl Uri {
     /// Equality by RFC 3261 section 19.1.4: escapes decoded, host and parameter names without case, `user`,
     /// `ttl`, `method`, `maddr` and `transport` must be on both sides or neither.
     pub fn equivalent(&self, other: &Self) -> bool {
-        if self.scheme() != other.scheme() {
-            return false;
+        // Also where a parameter is there twice, which the comparison of parameters does not follow.
+        if self.text == other.text {
+            return true;
         }
-        if self.scheme() == Scheme::Other {
-            return self.text == other.text;
+        if self.scheme() != other.scheme() || self.scheme() == Scheme::Other {
+            return false;
         }
         let users = match (self.user(), other.user()) {
             (Some(a), Some(b)) => decode(a) == decode(b),
@@ -630,6 +631,8 @@ mod tests {
         ] {
             assert!(uri(a).equivalent(&uri(b)) && uri(b).equivalent(&uri(a)), "{a} {b}");
         }
+        let twice = uri("tel:+1-555;x=1;x=2");
+        assert!(twice.equivalent(&twice));
         for (a, b) in [
             ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
             ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),

@@ -16,7 +16,7 @@ async fn every_truncation_is_where_the_phone_stopped_hearing() {
     });
     setup.assistant = r#"turn_detection = { kind = "server_vad", silence_duration_ms = 200 }"#;
     let lab = Lab::open(PORTS, setup).await;
-    let mut acts = vec![utterance(300)];
+    let mut acts = Vec::new();
     for turn in 0..count {
         // Interrupted earlier and later, so that the cut falls anywhere in a slot, a delta and the sweep.
         let listens = 180 + (turn * 137) % 500;
@@ -29,7 +29,8 @@ async fn every_truncation_is_where_the_phone_stopped_hearing() {
     acts.extend([Act::WaitForSpeech(ms(100)), Act::HangUp]);
     let mut plan = lab.plan("100", Codec::Pcmu, acts);
     plan.limit = ms(30_000 + 4_000 * count as u64);
-    let heard = lab.phone.call(plan).await.expect("the phone can try").heard;
+    let call = lab.phone.call(plan).await.expect("the phone can try");
+    let heard = call.heard;
     let (_, events) = lab.record().await;
     let report = lab.close_without_violations().await;
 
@@ -51,7 +52,7 @@ async fn every_truncation_is_where_the_phone_stopped_hearing() {
     stops.sort_by(f64::total_cmp);
     assert_eq!(stops.len(), count, "each is an event");
     let (half, most) = (stops[count / 2], stops[count - 1]);
-    println!(
+    eprintln!(
         "{count} interruptions: truncation off by {mean:.1} ms on average, {worst:.1} ms at most; stopped after {half:.1} ms, at most {most:.1} ms"
     );
     assert!(worst <= 20.0, "a truncation is {worst} ms off: {errors:?}");
@@ -65,34 +66,29 @@ fn interruptions() -> usize {
     std::env::var("TANDEM_TEST_INTERRUPTIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(30)
 }
 
-/// Follows `reference` in `heard` from `begin` on: milliseconds of it that were heard, and where the
-/// hearing ended. Every stretch of it must be where it belongs.
+/// Follows one answer in `heard` from `begin` on: milliseconds of sound, and where it ended. What is heard
+/// last must be what `reference` has there. A slot that a busy machine missed is silence, not the end.
 #[track_caller]
 fn follow(reference: &[i16], heard: &[i16], begin: usize) -> (f64, usize) {
-    let lead = onset(reference, 0).expect("the reference is no silence");
-    // The onset is known to 1 ms; the first 20 ms tell exactly.
-    let probe = &reference[lead..lead + 480];
-    let (start, fit) = (begin.saturating_sub(48)..begin + 48)
-        .map(|at| (at - lead.min(at), likeness(probe, &heard[at..at + 480])))
-        .max_by(|a, b| a.1.total_cmp(&b.1))
-        .expect("some place is best");
-    assert!(fit > 0.9, "at {begin} something else begins, likeness {fit}");
-    let mut end = 0;
-    for (index, (wanted, got)) in
-        reference.chunks(MS).zip(heard[start..].chunks(MS)).enumerate().skip(lead / MS)
-    {
-        if rms(got) < 0.1 * rms(wanted) {
+    let (mut sound, mut silence, mut end) = (0, 0, begin);
+    for (index, window) in heard[begin..].chunks(MS).enumerate() {
+        if rms(window) > QUIET {
+            (sound, silence, end) = (sound + 1, 0, begin + (index + 1) * MS);
+        } else {
+            silence += 1;
+        }
+        if silence > PAUSE_MS {
             break;
         }
-        end = index + 1;
     }
-    // All but the fade is the sweep, sample by sample.
-    let whole = (end * MS).saturating_sub(240);
-    for (index, at) in (lead..whole.saturating_sub(480)).step_by(480).enumerate() {
-        let like = likeness(&reference[at..at + 480], &heard[start + at..start + at + 480]);
-        assert!(like > 0.9, "slot {index} is not the sweep's: {like}");
-    }
-    (end as f64, start + end * MS)
+    let lead = onset(reference, 0).expect("the reference is no silence");
+    // 20 ms, without the fade and the edge of a slot.
+    let (last, position) = (end.saturating_sub(720), lead + (sound * MS).saturating_sub(720));
+    let places = position.saturating_sub(240)..position + 240;
+    let likest =
+        places.map(|at| likeness(&heard[last..last + 480], &reference[at..at + 480])).fold(0.0, f64::max);
+    assert!(likest > 0.9, "after {sound} ms of sound the sweep is elsewhere, likeness {likest}");
+    (sound as f64, end)
 }
 
 /// What the service's sweep sounds like.
@@ -117,3 +113,7 @@ impl Sweep {
 const SWEEP_MS: u32 = 6_000;
 /// Samples in a millisecond.
 const MS: usize = 24;
+/// 20 dB below the sweep.
+const QUIET: f64 = 560.0;
+/// Answers are further apart than this.
+const PAUSE_MS: u32 = 100;

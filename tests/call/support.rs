@@ -30,7 +30,7 @@ pub struct Setup {
     pub service: SimConfig,
     /// Changes to the server's configuration.
     pub configure: Box<dyn FnOnce(&mut Config) + Send>,
-    /// The assistant's first words; none: the caller speaks first.
+    /// The assistant's first words; none: the script's first turn.
     pub greeting: Option<&'static str>,
     /// Lines added to the assistant's resource.
     pub assistant: &'static str,
@@ -99,7 +99,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts everything. `ports` are the first of 4000 that belong to the test binary.
+    /// Starts everything. `ports` are the first of 2000 that belong to the test binary.
     pub async fn open(ports: u16, setup: Setup) -> Self {
         // It fails only when one is set already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -115,7 +115,7 @@ impl Lab {
             .await
             .expect("the server starts");
         let sip = server.sip_addresses().first().expect("it listens").address;
-        let phone = Phone::start(LOCALHOST, (ports + 2000, ports + 3999), 1).await.expect("the phone starts");
+        let phone = Phone::start(LOCALHOST, (ports + 1000, ports + 1999), 1).await.expect("the phone starts");
         Self { server, service, phone, ears, sip, directory }
     }
 
@@ -321,6 +321,16 @@ pub fn tone(hz: f64, amplitude: f64, millis: usize) -> Vec<i16> {
     (0..millis * 24).map(|n| (amplitude * (step * n as f64).sin()).round() as i16).collect()
 }
 
+/// The phone listens until the assistant has spoken.
+pub fn listen() -> [Act; 2] {
+    [Act::WaitForSpeech(ms(200)), Act::WaitForSilence(ms(600))]
+}
+
+/// Acts one after the other.
+pub fn acts<const N: usize>(parts: [&[Act]; N]) -> Vec<Act> {
+    parts.concat()
+}
+
 /// The codecs of the issue.
 pub fn codecs() -> [Codec; 5] {
     [Codec::Pcmu, Codec::Pcma, Codec::G722, Codec::Opus, Codec::L16(SampleRate::HZ_16000)]
@@ -335,7 +345,7 @@ pub fn config(directory: &std::path::Path, ports: u16, service: &str) -> Config 
     config.sip.listen =
         [SipTransport::Udp].map(|transport| SipListen { transport, address: loopback }).into();
     config.http.listen = loopback;
-    config.media.rtp_ports = PortRange { first: ports, last: ports + 1999 };
+    config.media.rtp_ports = PortRange { first: ports, last: ports + 999 };
     config.media.port_quarantine = Duration::from_secs(1);
     config.media.workers = 1;
     config.media.codecs =

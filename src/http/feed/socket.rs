@@ -136,7 +136,17 @@ impl Connection {
     }
 
     async fn close(&mut self, code: u16, reason: &'static str) -> Result<(), axum::Error> {
-        self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await
+        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // A client that does not even read this is gone all the same.
+        if tokio::time::timeout(FAREWELL, self.socket.send(frame)).await.is_err() {
+            return Ok(());
+        }
+        // What the client has under way is still read: a socket closed over unread bytes is reset, and the
+        // client would never see why.
+        let farewell = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        // A client that does not say goodbye is left without.
+        let _impolite = tokio::time::timeout(FAREWELL, farewell).await;
+        Ok(())
     }
 
     /// Answers what the client asked for; `false` once the socket is closed.
@@ -289,4 +299,5 @@ impl Connection {
 /// The WebSocket sub-protocol of the feed.
 pub const PROTOCOL: &str = "tandem.console.v1";
 const LARGEST_FRAME: usize = 64 * 1024;
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 const WRITE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

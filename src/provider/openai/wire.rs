@@ -328,8 +328,14 @@ pub fn decode_pcm(
     base64_simd::STANDARD.decode_append(base64.as_bytes(), scratch)?;
     let (pairs, rest) = scratch.as_chunks::<2>();
     *carry = rest.first().copied();
-    Ok(pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect())
+    let samples = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+    // A long delta must not cost every call its length for the rest of the call.
+    scratch.shrink_to(KEPT_SCRATCH);
+    Ok(samples)
 }
+
+/// Bytes of the decoding buffer kept between deltas.
+const KEPT_SCRATCH: usize = 2048;
 
 #[cfg(test)]
 mod tests {

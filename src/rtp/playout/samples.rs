@@ -39,11 +39,33 @@ impl Samples {
         self.len() == 0
     }
 
-    /// Forgets all samples, keeps the memory.
+    /// Forgets all samples, and gives back the memory of a long answer.
     pub fn clear(&mut self) {
         match self {
-            Self::Mu(bytes) | Self::A(bytes) => bytes.clear(),
-            Self::Linear(pcm) => pcm.clear(),
+            Self::Mu(bytes) | Self::A(bytes) => {
+                bytes.clear();
+                bytes.shrink_to(STEP);
+            }
+            Self::Linear(pcm) => {
+                pcm.clear();
+                pcm.shrink_to(STEP);
+            }
+        }
+    }
+
+    /// Grows by steps: doubling would hold twice what a call needs, times all calls.
+    fn make_room(&mut self, more: usize) {
+        let (len, capacity) = match self {
+            Self::Mu(bytes) | Self::A(bytes) => (bytes.len(), bytes.capacity()),
+            Self::Linear(pcm) => (pcm.len(), pcm.capacity()),
+        };
+        if len + more <= capacity {
+            return;
+        }
+        let wanted = (len + more).next_multiple_of(STEP) - len;
+        match self {
+            Self::Mu(bytes) | Self::A(bytes) => bytes.reserve_exact(wanted),
+            Self::Linear(pcm) => pcm.reserve_exact(wanted),
         }
     }
 
@@ -57,6 +79,7 @@ impl Samples {
 
     /// Appends linear samples.
     pub fn extend(&mut self, pcm: &[i16]) {
+        self.make_room(pcm.len());
         match self {
             Self::Mu(bytes) => MULAW.encode(pcm, bytes),
             Self::A(bytes) => ALAW.encode(pcm, bytes),
@@ -125,3 +148,6 @@ impl Samples {
         }
     }
 }
+
+/// Samples by which a buffer grows: half a second of telephone audio.
+const STEP: usize = 4096;

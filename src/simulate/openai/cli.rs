@@ -23,11 +23,11 @@ pub struct SimulateOpenAiArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
     pub listen: SocketAddr,
 
-    /// TOML file with what the model says and does ([[turn]] say, tool, duration_ms, ...).
+    /// TOML file with what the model says and does (`[[turn]]` say, tool, duration_ms, ...).
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
 
-    /// How the assistant sounds: tone[:HZ], sweep[:HZ-HZ], voice, wav:FILE or echo.
+    /// How the assistant sounds: `tone[:HZ]`, `sweep[:HZ-HZ]`, `voice`, `wav:FILE` or `echo`.
     #[arg(long, value_name = "KIND", default_value = "voice")]
     pub speech: Speech,
 

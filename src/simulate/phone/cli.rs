@@ -23,7 +23,7 @@ use crate::sip::uri::Uri;
 /// A phone that places calls.
 #[derive(Debug, Clone, Args)]
 pub struct SimulatePhoneArgs {
-    /// Whom to call: sip:USER@HOST[:PORT][;transport=tcp].
+    /// Whom to call: `sip:USER@HOST[:PORT][;transport=tcp]`.
     target: String,
     /// What the caller says once the other side has been silent for a moment: a WAV file. May be repeated.
     #[arg(long, value_name = "FILE")]

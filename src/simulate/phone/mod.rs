@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::audio::{BRIDGE_RATE, Codec};
+use crate::audio::{BRIDGE_RATE, Codec, FRAME, FRAME_SAMPLES};
 use crate::call::worker::{Surroundings, Workers};
 use crate::event::Quality;
 use crate::id::LegId;
@@ -331,6 +331,10 @@ impl OnCall {
                 if !self.rolling {
                     self.roll(due);
                 }
+                // Slots that a busy machine missed have passed all the same.
+                let passed = due.saturating_duration_since(self.report.origin) + FRAME / 2;
+                let slots = (passed.as_nanos() / FRAME.as_nanos()) as usize;
+                self.report.said.resize(self.report.said.len().max(slots * FRAME_SAMPLES), 0);
                 self.report.said.extend_from_slice(&self.scratch);
             }
             LegSignal::ItemFinished { item, .. } => {

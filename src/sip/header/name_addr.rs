@@ -32,6 +32,10 @@ impl NameAddr {
     /// # Errors
     /// When brackets or quotes do not match, the URI is none, or the parameters are broken.
     pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+        // A received value has none; from anywhere else they would begin a header of their own.
+        if text.iter().any(|octet| matches!(octet, b'\r' | b'\n')) {
+            return Err(Malformed("a line break"));
+        }
         let parts = Parts::split(text)?;
         Ok(Self {
             display: (!parts.display.is_empty()).then(|| parts.display.into()),
@@ -198,6 +202,11 @@ mod tests {
 
     fn parse(text: &str) -> NameAddr {
         NameAddr::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn a_line_break_is_refused_even_within_quotes() {
+        assert_eq!(NameAddr::parse(b"\"A\r\nFrom: B\" <sip:a@b>"), Err(Malformed("a line break")));
     }
 
     #[test]

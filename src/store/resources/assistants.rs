@@ -41,7 +41,7 @@ pub struct Assistant {
     /// The system prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instructions: String,
-    /// What it says first; without one the caller speaks first.
+    /// What it says first; without one, what the instructions lead it to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greeting: Option<String>,
     /// Tools it may use, by name.
