@@ -137,7 +137,7 @@ async fn admit(
     let (handle, commands) = CallHandle::new(id, stop.clone());
     let listed = exchange.calls.enter(handle);
     let media = leg_media(&exchange, &invite);
-    let arrival = Arrival { invite, inbox, commands, stop, ledger, listed, media, route };
+    let arrival = Box::new(Arrival { invite, inbox, commands, stop, ledger, listed, media, route });
     let leg = arrival.invite.leg;
     let runtime = tokio::runtime::Handle::current();
     let here = Arc::clone(&exchange);
@@ -165,34 +165,40 @@ struct Arrival {
 /// The call's life on its worker.
 async fn settle(
     exchange: Arc<Exchange>,
-    arrival: Arrival,
+    arrival: Box<Arrival>,
     steps: Vec<flow::Planned>,
     surroundings: Surroundings,
     runtime: tokio::runtime::Handle,
 ) {
-    let Arrival { invite, inbox, commands, stop, ledger, listed, media, route } = arrival;
     metrics::gauge!("tandem_calls_active").increment(1.0);
     let _counted = Counted;
-    let leg = SipLeg::incoming(
-        invite.leg,
-        exchange.endpoint.clone(),
-        inbox,
-        surroundings.pacer,
-        media,
-        invite.offer.as_deref(),
-    );
-    // The INVITE is kilobytes; a call needs none of it from here on.
-    drop(invite);
-    match leg {
+    if let Some(call) = build(&exchange, *arrival, surroundings, runtime) {
+        drop(exchange);
+        Box::pin(flow::run(call, steps)).await;
+    }
+}
+
+/// Makes the call, or refuses it. Not in `settle` itself, whose future would keep the room of every value
+/// that passes through here for as long as the call lasts.
+fn build(
+    exchange: &Exchange,
+    arrival: Arrival,
+    surroundings: Surroundings,
+    runtime: tokio::runtime::Handle,
+) -> Option<Box<Call>> {
+    let Arrival { invite, inbox, commands, stop, ledger, listed, media, route } = arrival;
+    let endpoint = exchange.endpoint.clone();
+    let offer = invite.offer.as_deref();
+    match SipLeg::incoming(invite.leg, endpoint, inbox, surroundings.pacer, media, offer) {
         Ok(leg) => {
             let recordings = exchange.recordings.clone().filter(|_| route.recording);
-            drop(exchange);
             let parts = Parts { leg, ledger, inbox: commands, stop, listed, recordings, runtime };
-            Box::pin(flow::run(Box::new(Call::new(parts)), steps)).await;
+            Some(Box::new(Call::new(parts)))
         }
         Err(error) => {
             tracing::info!(%error, "the call is refused: no media");
             end(ledger, Disposition::Rejected, StatusCode::NOT_ACCEPTABLE_HERE, &error.to_string());
+            None
         }
     }
 }
