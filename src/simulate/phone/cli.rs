@@ -235,12 +235,18 @@ fn print(documents: &[Value], as_json: bool) -> anyhow::Result<()> {
     }
     for call in documents {
         println!(
-            "answered after {} ms, {} ms long, {}, ended by {}: {}",
-            call["answered_ms"].as_f64().map_or("never".to_owned(), |ms| format!("{ms:.0}")),
+            "{}, {} ms long, {}, ended by {}: {}",
+            call["answered_ms"]
+                .as_f64()
+                .map_or("not answered".to_owned(), |ms| format!("answered after {ms:.0} ms")),
             call["duration_ms"].as_f64().unwrap_or_default().round(),
             call["codec"].as_str().unwrap_or("no media"),
             call["ended_by"].as_str().unwrap_or_default(),
-            call["reason"].as_str().unwrap_or("done"),
+            call["reason"].as_str().unwrap_or(if call["answered"] == true {
+                "done"
+            } else {
+                "no answer within --limit; check the address, and that the server admits this source"
+            }),
         );
     }
     Ok(())
