@@ -127,6 +127,19 @@ fn every_key_of_the_contract_is_accepted() {
 }
 
 #[test]
+fn listeners_that_are_all_tls_are_refused_because_no_call_could_come_in() {
+    let tls =
+        "listen = [\"tls://127.0.0.1:5061\"]\ntls = { certificate = \"c.pem\", private_key = \"k.pem\" }";
+    check(
+        &format!("[sip]\n{tls}\n"),
+        &[
+            "tandem.toml:2:10: error: sip.listen: every listener is tls://, which is not available in this version: no call could come in\n  fix: add a udp:// or tcp:// listener",
+            "tandem.toml:2:11: warning: sip.listen[0]: the listener tls://127.0.0.1:5061 is not available in this version\n  fix: use udp:// or tcp://",
+        ],
+    );
+}
+
+#[test]
 fn without_a_file_all_is_loopback_sqlite_and_scripted() {
     let loaded = config::load(&sources(None, &[]));
     assert_eq!(printed(&loaded.findings), [""; 0]);

@@ -71,6 +71,45 @@ async fn a_call_is_seen_on_the_wall_and_by_itself_in_order_and_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_watches_a_call_sees_who_speaks_and_how_loudly() {
+    let lab = Lab::open(PORTS, Setup::default().script(&answer("tone:600", 900))).await;
+    let token = lab.token().await;
+    let mut watcher = Watcher::open(lab.server.http_address(), Pass::Token(&token)).await;
+    watcher.send(json!({"op": "subscribe", "topic": "wall"})).await;
+    let watch = async {
+        let created = watcher.until("call.created").await;
+        let topic = format!("call:{}", created[0]["call_id"].as_str().expect("an id"));
+        watcher.send(json!({"op": "subscribe", "topic": topic})).await;
+        let mut levels = Vec::new();
+        loop {
+            let frame = watcher.any_frame().await;
+            match frame["type"].as_str() {
+                Some("speech.level") => levels.push(frame),
+                Some("call.ended") => return (topic, levels),
+                _ => {}
+            }
+        }
+    };
+    let ((), (topic, levels)) = tokio::join!(talk(&lab, "100"), watch);
+    let level = |frame: &Value, who: &str| frame["data"][who].as_i64().expect("a level");
+    let speaks = |frame: &Value| {
+        let (caller, assistant) = (level(frame, "caller_dbov") > -20, level(frame, "assistant_dbov") > -30);
+        if caller {
+            "caller"
+        } else if assistant {
+            "assistant"
+        } else {
+            "nobody"
+        }
+    };
+    let mut turns: Vec<_> = levels.iter().map(speaks).filter(|who| *who != "nobody").collect();
+    turns.dedup();
+    assert_eq!(turns, ["assistant", "caller", "assistant"], "{levels:#?}");
+    assert!(levels.iter().all(|frame| frame["topic"] == topic.as_str() && frame["seq"].is_null()));
+    lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_sleeps_through_everything_catches_up() {
     let lab = Lab::open(PORTS, Setup::default()).await;
     let token = lab.token().await;
@@ -235,14 +274,21 @@ impl Watcher {
     /// The next text frame that is not ephemeral.
     async fn frame(&mut self) -> Value {
         loop {
+            let frame = self.any_frame().await;
+            let event = frame["topic"].is_string() && frame["data"].is_object();
+            if !event || frame["seq"].is_u64() {
+                return frame;
+            }
+        }
+    }
+
+    /// The next text frame.
+    async fn any_frame(&mut self) -> Value {
+        loop {
             let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
             let message = message.expect("the socket is open").expect("the socket works");
             if let Message::Text(text) = message {
-                let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
-                let event = frame["topic"].is_string() && frame["data"].is_object();
-                if !event || frame["seq"].is_u64() {
-                    return frame;
-                }
+                return serde_json::from_str(&text).expect("frames are JSON");
             }
         }
     }

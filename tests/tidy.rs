@@ -34,6 +34,7 @@ const SHELLS: &[&str] = &[
     "rtp/media",
     "rtp/pacer",
     "provider/connect",
+    "provider/noted",
     "provider/openai/socket",
     "provider/openai/mod",
     "provider/scripted/mod",

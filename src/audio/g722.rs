@@ -219,8 +219,11 @@ impl Band {
 /// QUANTL: the six-bit code of a lower-band error.
 fn quantize_low(error: i32, step: i32) -> u8 {
     let size = (if error < 0 { !error } else { error }) as i16;
-    // Comparing with all levels at once is faster than searching: it is a handful of vectors.
-    let reached = Q6.iter().map(|level| i16::from(size >= ((i32::from(*level) * step) >> 12) as i16));
+    // Comparing with all levels at once is faster than searching: it is a handful of vectors. Steps have
+    // 15 bits and levels, times 16, have 16, so that the upper half of their product is what is wanted.
+    let step = step as u16;
+    let reached =
+        Q6.iter().map(|level| i16::from(size >= ((u32::from(16 * level) * u32::from(step)) >> 16) as i16));
     let level = reached.sum::<i16>().min(LOW_LEVELS);
     // Codes count down from the largest positive and from the largest negative error; the two smallest
     // negative levels have the codes that transmission with no ones would otherwise need.
@@ -300,7 +303,7 @@ const fn filter(even: i16, odd: i16) -> [i16; TAPS] {
 }
 
 /// Decision levels of the lower band from the first to the last, then padding.
-static Q6: [i16; 32] = [
+static Q6: [u16; 32] = [
     35, 72, 110, 150, 190, 233, 276, 323, 370, 422, 473, 530, 587, 650, 714, 786, 858, 940, 1023, 1121, 1219,
     1339, 1458, 1612, 1765, 1980, 2195, 2557, 2919, 4095, 4095, 4095,
 ];

@@ -17,6 +17,8 @@ use std::f64::consts::PI;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use multiversion::multiversion;
+
 use super::SampleRate;
 
 /// Converts a stream from one rate to another, keeping its filter state between chunks.
@@ -84,31 +86,39 @@ impl Resampler {
             let padded = history + cycles.next_multiple_of(LANES);
             stream.resize(padded.max(stream.len()), 0.0);
         }
-        match up {
-            1 => self.filter::<1>(&mut out[start..]),
-            2 => self.filter::<2>(&mut out[start..]),
-            _ => self.filter::<3>(&mut out[start..]),
-        }
+        filter(self.design, &self.streams, &mut out[start..]);
         for (stream, length) in self.streams.iter_mut().zip(lengths) {
             stream.copy_within(cycles..length, 0);
             stream.truncate(length - cycles);
         }
     }
+}
 
-    /// Computes blocks of [`LANES`] cycles; `UP` is the design's number of branches.
-    fn filter<const UP: usize>(&self, out: &mut [i16]) {
-        for (block, block_out) in out.chunks_mut(LANES * UP).enumerate() {
-            let mut phases = [[0; LANES]; UP];
-            for (phase, branch) in phases.iter_mut().zip(&self.design.branches) {
-                let mut sums = [0.0; LANES];
-                for (stream, part) in self.streams.iter().zip(branch) {
-                    accumulate(&part.taps, &stream[block * LANES + part.first..], &mut sums);
-                }
-                *phase = to_i16(&sums);
+/// Computes all outputs of a chunk. Built for the widest registers the processor may have as well: the sums
+/// are the same, bit for bit, whichever is chosen.
+#[multiversion(targets("x86_64+avx2", "x86_64+avx512f"))]
+fn filter(design: &Design, streams: &[Vec<f32>], out: &mut [i16]) {
+    match design.up {
+        1 => filter_blocks::<1>(design, streams, out),
+        2 => filter_blocks::<2>(design, streams, out),
+        _ => filter_blocks::<3>(design, streams, out),
+    }
+}
+
+/// Computes blocks of [`LANES`] cycles; `UP` is the design's number of branches.
+#[inline(always)]
+fn filter_blocks<const UP: usize>(design: &Design, streams: &[Vec<f32>], out: &mut [i16]) {
+    for (block, block_out) in out.chunks_mut(LANES * UP).enumerate() {
+        let mut phases = [[0; LANES]; UP];
+        for (phase, branch) in phases.iter_mut().zip(&design.branches) {
+            let mut sums = [0.0; LANES];
+            for (stream, part) in streams.iter().zip(branch) {
+                accumulate(&part.taps, &stream[block * LANES + part.first..], &mut sums);
             }
-            for (cycle, place) in block_out.as_chunks_mut::<UP>().0.iter_mut().enumerate() {
-                *place = std::array::from_fn(|phase| phases[phase][cycle]);
-            }
+            *phase = to_i16(&sums);
+        }
+        for (cycle, place) in block_out.as_chunks_mut::<UP>().0.iter_mut().enumerate() {
+            *place = std::array::from_fn(|phase| phases[phase][cycle]);
         }
     }
 }
@@ -131,6 +141,7 @@ fn deal_from(first: usize, input: &[i16], streams: &mut [Vec<f32>]) {
 }
 
 /// `sums[lane] += taps · input[lane..]`, tap by tap in order.
+#[inline(always)]
 fn accumulate(taps: &[f32], input: &[f32], sums: &mut [f32; LANES]) {
     let mut local = *sums;
     for (tap, window) in taps.iter().zip(input.array_windows::<LANES>()) {
@@ -143,6 +154,7 @@ fn accumulate(taps: &[f32], input: &[f32], sums: &mut [f32; LANES]) {
 
 /// Rounds to nearest and saturates. Adding 1.5 · 2²³ leaves the integer in the low mantissa bits, which
 /// vectorises where a saturating cast does not.
+#[inline(always)]
 fn to_i16(values: &[f32; LANES]) -> [i16; LANES] {
     const MAGIC: f32 = 12_582_912.0;
     values.map(|value| {

@@ -13,6 +13,7 @@ use serde_json::json;
 use tracing::{debug, info, warn};
 
 use super::conversation::{Action, Conversation, Playback};
+use super::levels::Levels;
 use super::tools::{Request, Toolbox};
 use super::{Call, Over, Prompts, Wake};
 use crate::event::{CallEventKind, Disposition, Ephemeral, Floor, Phase};
@@ -60,6 +61,7 @@ struct Talk {
     digits_until: Option<Instant>,
     ends_at: Option<Instant>,
     partials: HashMap<LineId, Instant>,
+    levels: Levels,
     dropped_ms: u64,
 }
 
@@ -171,15 +173,19 @@ impl Call {
     fn leg_signal(&mut self, talk: &mut Talk, signal: LegSignal) {
         match signal {
             LegSignal::Audio { since } => {
-                let session = &mut talk.session;
-                let mut sent = false;
+                let (session, levels) = (&mut talk.session, &mut talk.levels);
+                let mut sent_at = None;
                 self.hear(|pcm| {
                     session.send_audio(pcm);
-                    sent = true;
+                    sent_at = Some(Instant::now());
+                    levels.heard(pcm);
                 });
                 // The session has written it, unless the service does not read.
-                if sent {
-                    self.leg.note_uplink(since.elapsed());
+                if let Some(sent_at) = sent_at {
+                    self.leg.note_uplink(sent_at.saturating_duration_since(since));
+                    if let Some(level) = talk.levels.look(sent_at) {
+                        self.ledger.show(level);
+                    }
                 }
             }
             LegSignal::ItemStarted(item) => talk.conversation.item_started(self.now_ms(), &item_id(item)),
@@ -204,6 +210,7 @@ impl Call {
         match event {
             Event::Audio { item, pcm } if talk.conversation.accepts(&item) => {
                 talk.dropped_ms += self.leg.play(&ItemKey(item.0), &pcm);
+                talk.levels.playing(Instant::now(), &pcm);
             }
             Event::AudioDone { item } => self.leg.end_item(&ItemKey(item.0)),
             Event::SpeechStarted { .. } => self.barge_in(talk),
@@ -228,6 +235,7 @@ impl Call {
     fn barge_in(&mut self, talk: &mut Talk) {
         let heard_at = Instant::now();
         let playing = unfinished(self.leg.clear());
+        talk.levels.cleared(heard_at);
         if playing.is_empty() {
             return;
         }
@@ -380,6 +388,7 @@ impl Talk {
             digits_until: None,
             ends_at: plan.max_duration.map(|limit| Instant::now() + limit),
             partials: HashMap::new(),
+            levels: Levels::new(Instant::now()),
             dropped_ms: 0,
         }
     }

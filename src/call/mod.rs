@@ -29,6 +29,7 @@ pub mod assistant;
 pub mod conversation;
 pub mod handle;
 pub mod ledger;
+pub mod levels;
 pub mod recording;
 pub mod tools;
 pub mod worker;

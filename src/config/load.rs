@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::check::Checker;
 use super::finding::{self, Finding, Place};
@@ -83,14 +84,25 @@ impl Loaded {
 pub fn load(sources: &Sources) -> Loaded {
     let mut findings = Vec::new();
     let located = sources.locate();
-    let mut root = match &located {
+    let root = match &located {
         Some((path, named_by)) => read(path, named_by, &mut findings),
         None => Item::table(Place::Default),
     };
-    let checker = Checker::new(super::schema());
-    layers::apply_variables(&mut root, &sources.variables, &checker, &mut findings);
-    layers::apply_options(&mut root, &sources.options, &checker, &mut findings);
-    let right = check(&checker, &root, &mut findings);
+    assemble(located.map(|(path, _)| path), root, sources, findings)
+}
+
+/// Judges the text of a `tandem.toml` over which nothing is laid. `file` is its name in findings.
+pub fn parse(file: &str, text: &str) -> Loaded {
+    let mut findings = Vec::new();
+    let root = tree::parse(file, text, &mut findings);
+    assemble(Some(file.into()), root, &Sources::default(), findings)
+}
+
+/// From the tree of the file, if there is one, to the configuration.
+fn assemble(file: Option<PathBuf>, mut root: Item, sources: &Sources, mut findings: Vec<Finding>) -> Loaded {
+    layers::apply_variables(&mut root, &sources.variables, &CHECKER, &mut findings);
+    layers::apply_options(&mut root, &sources.options, &CHECKER, &mut findings);
+    let right = check(&CHECKER, &root, &mut findings);
     let mut config = serde_json::from_value(right.to_json()).unwrap_or_else(|error| {
         let message = format!("the configuration cannot be read: {error}");
         findings.push(Finding::error(&root.place, "", message, "correct the value"));
@@ -100,7 +112,7 @@ pub fn load(sources: &Sources) -> Loaded {
     fill_secrets(&mut config, &right, &sources.variables, &mut findings);
     rules::judge(&config, &right, &root, &mut findings);
     finding::sort(&mut findings);
-    Loaded { file: located.map(|(path, _)| path), config, findings, tree: root }
+    Loaded { file, config, findings, tree: root }
 }
 
 /// Judges the tree. Of a line that is not TOML, what it might have meant is not judged as well.
@@ -221,3 +233,6 @@ fn unset(name: &str, fatal: bool, place: &Place, path: &str) -> Finding {
         Finding::warning(place, path, message, fix)
     }
 }
+
+/// Making the schema costs more than judging a file by it.
+static CHECKER: LazyLock<Checker> = LazyLock::new(|| Checker::new(super::schema()));

@@ -36,7 +36,7 @@ pub mod values;
 
 pub use finding::{Finding, Place, Severity};
 pub use later::{Ari, AudioSocket, Cluster};
-pub use load::{Loaded, Sources, load};
+pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media};
 pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
 pub use rules::BUILT_IN_PROFILES;

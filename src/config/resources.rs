@@ -5,6 +5,7 @@
 //! has types of its own for what it keeps; their JSON is that of the types here.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -232,8 +233,7 @@ pub struct Known {
 pub fn parse(file: &str, text: &str, known: Option<&Known>) -> (Resources, Vec<Finding>) {
     let mut findings = Vec::new();
     let root = tree::parse(file, text, &mut findings);
-    let checker = Checker::new(schema());
-    let right = load::check(&checker, &root, &mut findings);
+    let right = load::check(&CHECKER, &root, &mut findings);
     let resources = serde_json::from_value(right.to_json()).unwrap_or_else(|error| {
         let message = format!("the file cannot be read: {error}");
         findings.push(Finding::error(&root.place, "", message, "correct the value"));
@@ -397,3 +397,6 @@ impl Rules<'_> {
         self.error(key, format!("there is no {kind} \"{name}\""), fix);
     }
 }
+
+/// Making the schema costs more than judging a file by it.
+static CHECKER: LazyLock<Checker> = LazyLock::new(|| Checker::new(schema()));

@@ -330,6 +330,11 @@ impl Rules<'_> {
                 );
             }
         }
+        let listen = &config.sip.listen;
+        if !listen.is_empty() && listen.iter().all(|listen| listen.transport == SipTransport::Tls) {
+            let message = format!("every listener is tls://, which {NOT_AVAILABLE}: no call could come in");
+            self.error("sip.listen", message, "add a udp:// or tcp:// listener");
+        }
         let sections = [
             ("cluster", config.cluster.is_some(), "this node runs alone"),
             ("audiosocket", config.audiosocket.is_some(), "bring calls in over SIP"),

@@ -127,7 +127,7 @@ fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
 
 /// Parses a document. Syntax errors become findings; what could be read in spite of them is returned.
 pub(super) fn parse(file: &str, text: &str, findings: &mut Vec<Finding>) -> Item {
-    let lines = Lines { file, text };
+    let lines = Lines::of(file, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let place = lines.place(error.span().map_or(0, |span| span.start));
@@ -142,7 +142,7 @@ pub(super) fn parse(file: &str, text: &str, findings: &mut Vec<Finding>) -> Item
 /// Parses one TOML value, as found in a variable or option.
 pub(super) fn parse_value(text: &str, place: &Place) -> Result<Item, String> {
     let parsed = DeValue::parse(text).map_err(|error| one_line(error.message()))?;
-    let mut item = Lines { file: "", text }.convert(&parsed);
+    let mut item = Lines::of("", text).convert(&parsed);
     set_place(&mut item, place);
     Ok(item)
 }
@@ -172,13 +172,20 @@ fn syntax_fix(message: &str) -> &'static str {
 struct Lines<'a> {
     file: &'a str,
     text: &'a str,
+    /// Where each line begins.
+    starts: Vec<usize>,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn of(file: &'a str, text: &'a str) -> Self {
+        let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { file, text, starts: std::iter::once(0).chain(breaks).collect() }
+    }
+
     fn place(&self, offset: usize) -> Place {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let offset = if self.text.is_char_boundary(offset) { offset } else { self.text.len() };
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let column = self.text[self.starts[line - 1]..offset].chars().count() + 1;
         Place::File { file: self.file.to_owned(), line: line as u32, column: column as u32 }
     }
 

@@ -16,6 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub mod connect;
+pub mod health;
+mod noted;
 pub mod openai;
 pub mod registry;
 pub mod scripted;

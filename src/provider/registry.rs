@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::health::Health;
+use super::noted::Noted;
 use super::openai::{OpenAi, OpenAiConfig};
 use super::scripted::{Scripted, ScriptedConfig};
 use super::{Provider, ProviderError};
@@ -19,7 +21,7 @@ pub enum ProviderConfig {
 /// All providers, built once and shared by all calls.
 #[derive(Clone, Default)]
 pub struct Providers {
-    by_name: BTreeMap<String, Arc<dyn Provider>>,
+    by_name: BTreeMap<String, Arc<Noted>>,
 }
 
 impl Providers {
@@ -44,12 +46,19 @@ impl Providers {
 
     /// Adds a provider, or replaces the one of its name.
     pub fn insert(&mut self, provider: Arc<dyn Provider>) {
-        self.by_name.insert(provider.name().to_owned(), provider);
+        let name = provider.name().to_owned();
+        self.by_name.insert(name, Arc::new(Noted { provider, health: Arc::default() }));
     }
 
     /// The provider of that name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn Provider>> {
-        self.by_name.get(name).cloned()
+        let noted = Arc::clone(self.by_name.get(name)?);
+        Some(noted)
+    }
+
+    /// How the last sessions with the provider of that name were opened.
+    pub fn health(&self, name: &str) -> Option<&Health> {
+        Some(&self.by_name.get(name)?.health)
     }
 
     /// All names, sorted.
@@ -66,6 +75,9 @@ impl std::fmt::Debug for Providers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use super::super::{OpenFuture, SessionSpec};
     use super::*;
 
     #[test]
@@ -94,5 +106,29 @@ mod tests {
         assert_eq!(providers.names().collect::<Vec<_>>(), ["openai", "scripted"]);
         assert_eq!(providers.get("openai").unwrap().name(), "openai");
         assert!(providers.get("other").is_none());
+    }
+
+    #[tokio::test]
+    async fn openings_are_noted_by_the_name_of_the_provider() {
+        let mut providers = Providers::default();
+        providers.insert(Arc::new(Down));
+        for _ in 0..3 {
+            assert!(providers.get("down").unwrap().open(SessionSpec::default()).await.is_err());
+        }
+        let complaint = providers.health("down").unwrap().complaint(Instant::now()).unwrap();
+        assert!(complaint.starts_with("provider down is unreachable: no route (3 attempts"), "{complaint}");
+    }
+
+    struct Down;
+
+    impl Provider for Down {
+        fn name(&self) -> &str {
+            "down"
+        }
+
+        fn open(&self, _spec: SessionSpec) -> OpenFuture {
+            let (provider, cause) = ("down".to_owned(), "no route".to_owned());
+            Box::pin(async { Err(ProviderError::Unreachable { provider, cause }) })
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::directory::{Route, Snapshot};
 use super::flow::{Planned, read_sound};
@@ -29,6 +29,15 @@ pub struct Planner {
 }
 
 impl Planner {
+    /// Why the provider that answers by default cannot be used; `None` when nothing is known against it.
+    /// A chain's first configured provider is the one that answers.
+    pub fn complaint(&self, now: Instant) -> Option<String> {
+        match self.default_chain.iter().find_map(|name| self.providers.health(name)) {
+            Some(health) => health.complaint(now),
+            None => Some("no provider of routing.default_chain is configured".to_owned()),
+        }
+    }
+
     /// The steps of a route, ready to run.
     pub async fn plan(&self, directory: &Snapshot, route: &Route) -> Vec<Planned> {
         let mut steps = Vec::with_capacity(route.flow.len());

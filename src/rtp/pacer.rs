@@ -60,7 +60,7 @@ impl Pacer {
         )]
         let timer = AsyncFd::new(timer)?;
         let inner = Rc::new(Inner {
-            wheel: RefCell::new(SlotWheel::new(Instant::now())),
+            wheel: RefCell::new(SlotWheel::new(next_millisecond())),
             members: RefCell::default(),
             next_key: Cell::new(0),
             timer,
@@ -175,6 +175,15 @@ fn monotonic(at: Instant) -> Timespec {
     Timespec { tv_sec: target.as_secs().cast_signed(), tv_nsec: i64::from(target.subsec_nanos()) }
 }
 
+/// The next whole millisecond of the kernel's monotonic clock: where a worker that gathers its wake-ups looks
+/// up, so that slots are neither early nor late.
+fn next_millisecond() -> Instant {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let passed = clock.tv_nsec.unsigned_abs() % NANOS_PER_MILLISECOND;
+    Instant::now() + Duration::from_nanos(NANOS_PER_MILLISECOND - passed)
+}
+
+const NANOS_PER_MILLISECOND: u64 = 1_000_000;
 /// Slots a stream may leave unread before they count as missed: a task that is this late has bigger
 /// troubles than the frames in between.
 const MOST_WAITING: usize = 2;

@@ -22,6 +22,7 @@ use crate::call::worker::Workers;
 use crate::config::Config;
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
 use crate::routing::directory::{Directory, Snapshot};
+use crate::routing::plan::Planner;
 use crate::routing::switchboard::{self, Exchange};
 use crate::rtp::PortPool;
 use crate::sip::endpoint::{Endpoint, EndpointHandle, Listener};
@@ -148,7 +149,7 @@ impl Server {
                 store: store.clone(),
                 journal: journal.clone(),
                 endpoint: endpoint.clone(),
-                providers: exchange.planner.providers.names().count(),
+                planner: exchange.planner.clone(),
                 draining: Arc::clone(&draining),
             }),
             resources: Box::new(apply::Applier {
@@ -280,7 +281,7 @@ struct Ready {
     store: Store,
     journal: JournalHandle,
     endpoint: EndpointHandle,
-    providers: usize,
+    planner: Planner,
     draining: Arc<AtomicBool>,
 }
 
@@ -301,8 +302,8 @@ impl Readiness for Ready {
             if !self.endpoint.is_running() {
                 obstacle("sip", "no SIP socket is open".to_owned());
             }
-            if self.providers == 0 {
-                obstacle("provider", "no provider is configured".to_owned());
+            if let Some(complaint) = self.planner.complaint(Instant::now()) {
+                obstacle("provider", complaint);
             }
             obstacles
         })

@@ -227,8 +227,10 @@ impl Connection {
         let network = fields.next()?;
         let family = fields.next()?;
         let host = fields.next()?.split('/').next()?;
-        let known = network.eq_ignore_ascii_case("IN") && family.len() == 3;
-        if !known || host.is_empty() || !family[..2].eq_ignore_ascii_case("IP") {
+        // What was no UTF-8 has become a character of three bytes.
+        let family_is_ip =
+            family.len() == 3 && family.get(..2).is_some_and(|ip| ip.eq_ignore_ascii_case("IP"));
+        if !network.eq_ignore_ascii_case("IN") || !family_is_ip || host.is_empty() {
             return None;
         }
         Some(Self { host: host.to_owned(), is_ip6: family.ends_with('6') })
@@ -499,6 +501,14 @@ mod tests {
     fn nothing_can_be_smuggled_into_a_line() {
         let sdp = Sdp { session_name: "a\r\nm=audio 1 RTP/AVP 0".into(), ..Sdp::default() };
         assert!(Sdp::parse(&sdp.to_bytes()).unwrap().media.is_empty());
+    }
+
+    #[test]
+    fn an_address_of_a_strange_family_is_passed_over() {
+        for family in [&b"\xb8"[..], b"I\xff", b"IP", b"IPX4"] {
+            let text = [b"v=0\r\nc=IN ", family, b" 192.0.2.1\r\n"].concat();
+            assert_eq!(Sdp::parse(&text).unwrap().connection, None);
+        }
     }
 
     #[test]
