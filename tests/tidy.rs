@@ -26,7 +26,12 @@ const FLOORS: &[&[&str]] = &[
 
 /// The thin shells: everything else below `call/` is a pure core.
 const SHELLS: &[&str] = &[
+    "sip/carrier/mod",
     "sip/endpoint",
+    "sip/resolver",
+    "sip/tap",
+    "sip/tls",
+    "sip/ws",
     "sip/udp",
     "sip/tcp",
     "sip/leg",

@@ -28,6 +28,7 @@ mod show;
 mod sip;
 mod template;
 mod tree;
+mod trunk;
 
 pub mod finding;
 pub mod flow;
@@ -42,8 +43,9 @@ pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted,
 pub use rules::BUILT_IN_PROFILES;
 pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store};
 pub use show::{Setting, shown, to_toml};
-pub use sip::{InboundAuth, OptionsPolicy, Sip, SipTls, Trunk, UnknownSources};
+pub use sip::{OptionsPolicy, Sip, SipTls, UnknownSources};
 pub use template::template;
+pub use trunk::{InboundAuth, Trunk};
 pub use values::{Network, PortRange, SipListen, SipTransport};
 
 /// Everything `tandem.toml` can say, checked.

@@ -20,9 +20,11 @@ pub mod packet;
 pub mod playout;
 pub mod ports;
 pub mod reception;
+pub mod relay;
 pub mod rtcp;
 pub mod sequence;
 pub mod slots;
+pub mod srtp;
 pub mod stream;
 pub mod timeline;
 

@@ -26,17 +26,27 @@ pub use uri::{Host, Scheme, Uri};
 
 // Machines that use the messages: transactions, dialogs, the user agent and its sockets.
 
+pub mod carrier;
+pub mod cause;
 mod deadlines;
 pub mod dialog;
+pub mod dns;
 pub mod endpoint;
+pub mod identity;
 pub mod leg;
 pub mod profile;
+pub mod registrar;
+pub mod resolver;
+pub mod tap;
 mod tcp;
+pub mod tls;
+pub mod trace;
 pub mod transaction;
 pub mod transport;
 pub mod trunk;
 pub mod ua;
 pub mod udp;
+pub mod ws;
 
 #[cfg(test)]
 mod endpoint_tests;

@@ -1,0 +1,1 @@
+//! Passing packets of one stream on to another without decoding them.

@@ -1,0 +1,1 @@
+//! SRTP and SRTCP: packets that only the two ends can read and forge (RFC 3711).

@@ -1,0 +1,1 @@
+//! Carriers: where the calls of a trunk go, and whether they may.

@@ -1,0 +1,1 @@
+//! The shell of `dns`: asks the name servers and remembers their answers.

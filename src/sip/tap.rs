@@ -1,0 +1,1 @@
+//! A tap on signalling: sees every message, and never holds one up.

@@ -1,0 +1,1 @@
+//! What was said in signalling, kept for people: ladders, captures, export.
