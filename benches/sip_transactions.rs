@@ -43,16 +43,10 @@ impl Pair {
         self.calls += 1;
         let caller = LegId::from_parts(0, self.calls);
         let address = |at: usize| ADDRESSES[at].parse().expect("an address");
-        let invite = OutgoingInvite {
-            target: Target::new(Transport::Udp, address(1), address(0)),
-            to: Uri::parse("sip:+15550111@192.0.2.20").expect("a URI"),
-            from: Uri::parse("sip:+15550122@192.0.2.10").expect("a URI"),
-            from_display: None,
-            sdp: Some(SDP.into()),
-            trunk: None,
-            credentials: None,
-            headers: Vec::new(),
-        };
+        let target = Target::new(Transport::Udp, address(1), address(0));
+        let to = Uri::parse("sip:+15550111@192.0.2.20").expect("a URI");
+        let from = Uri::parse("sip:+15550122@192.0.2.10").expect("a URI");
+        let invite = OutgoingInvite { sdp: Some(SDP.into()), ..OutgoingInvite::new(target, to, from) };
         self.agents[0].invite(self.now, caller, invite);
         let mut messages = 0;
         let mut quiet = 0;
@@ -72,6 +66,7 @@ impl Pair {
                         local: address(1 - who),
                         transport: Transport::Udp,
                         connection: None,
+                        raw: bytes::Bytes::new(),
                     };
                     self.agents[1 - who].receive(self.now, incoming);
                 }

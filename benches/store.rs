@@ -70,6 +70,8 @@ fn created(call: CallId) -> CallEvent {
         organization: Some("acme".to_owned()),
         assistant: Some("reception".to_owned()),
         sip_call_id: Some("a84b4c76e66710@pc33.example.com".to_owned()),
+        verstat: None,
+        diversion: None,
     };
     CallEvent { call, seq: 1, at: UnixMs::now(), kind: CallEventKind::Created(created) }
 }

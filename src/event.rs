@@ -117,6 +117,50 @@ pub enum CallEventKind {
         /// From reading the speech-start event to the last assistant frame on the wire.
         stop_ms: f64,
     },
+    /// A further leg is dialled for the call.
+    #[serde(rename = "leg.added")]
+    LegAdded {
+        /// The leg.
+        leg: String,
+        /// Whose it is.
+        direction: Direction,
+        /// The number or URI dialled.
+        to: String,
+        /// Trunk it goes over.
+        trunk: Option<String>,
+        /// Its Call-ID header, where it is known beforehand.
+        sip_call_id: Option<String>,
+    },
+    /// A further leg is over, or was never answered.
+    #[serde(rename = "leg.ended")]
+    LegEnded {
+        /// The leg.
+        leg: String,
+        /// The status that fits.
+        status: u16,
+        /// In words.
+        reason: String,
+        /// `caller`, `callee`, `system`.
+        by: String,
+    },
+    /// Two legs hear each other.
+    #[serde(rename = "call.bridged")]
+    Bridged {
+        /// Both.
+        legs: Vec<String>,
+        /// `relay` (packets pass unchanged) or `transcode`.
+        mode: String,
+    },
+    /// Somebody moves the call to a third party.
+    #[serde(rename = "call.transfer")]
+    Transfer {
+        /// `asked`, `accepted`, `completed`, `failed` or `refused`.
+        state: String,
+        /// The third party.
+        to: String,
+        /// The status so far.
+        status: u16,
+    },
     /// Recording began or ended.
     #[serde(rename = "recording.state")]
     Recording {
@@ -144,6 +188,12 @@ pub struct CallCreated {
     pub assistant: Option<String>,
     /// Call-ID header of the first leg.
     pub sip_call_id: Option<String>,
+    /// What the carrier says about the caller's number (STIR/SHAKEN), such as `TN-Validation-Passed-A`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verstat: Option<String>,
+    /// Number the call was diverted from, the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversion: Option<String>,
 }
 
 /// Whose call it is.

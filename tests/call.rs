@@ -5,6 +5,10 @@
 mod audio;
 #[path = "call/barge_in.rs"]
 mod barge_in;
+#[path = "call/bridge.rs"]
+mod bridge;
+#[path = "call/dial.rs"]
+mod dial;
 #[path = "call/faults.rs"]
 mod faults;
 #[path = "call/network.rs"]

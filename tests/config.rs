@@ -49,8 +49,8 @@ listen = ["udp://0.0.0.0:5060", "tcp://0.0.0.0:5060", "tls://0.0.0.0:5061"]
 advertise = "203.0.113.10"
 
 [sip.tls]
-certificate = "tls/cert.pem"
-private_key = "tls/key.pem"
+certificate = "tests/tls/named.pem"
+private_key = "tests/tls/named.key.pem"
 
 [media]
 rtp_ports = "20000-29999"
@@ -113,7 +113,6 @@ fn every_key_of_the_contract_is_accepted() {
     assert_eq!(
         about,
         [
-            ("sip.listen[2]", "the listener tls://0.0.0.0:5061 is not available in this version"),
             ("cluster", "[cluster] is not available in this version"),
             ("audiosocket", "[audiosocket] is not available in this version"),
             ("ari", "[ari] is not available in this version"),
@@ -127,16 +126,32 @@ fn every_key_of_the_contract_is_accepted() {
 }
 
 #[test]
-fn listeners_that_are_all_tls_are_refused_because_no_call_could_come_in() {
-    let tls =
-        "listen = [\"tls://127.0.0.1:5061\"]\ntls = { certificate = \"c.pem\", private_key = \"k.pem\" }";
+fn a_secure_listener_needs_a_certificate_that_can_be_read() {
     check(
-        &format!("[sip]\n{tls}\n"),
+        "[sip]\nlisten = [\"wss://127.0.0.1:8089\"]\n",
         &[
-            "tandem.toml:2:10: error: sip.listen: every listener is tls://, which is not available in this version: no call could come in\n  fix: add a udp:// or tcp:// listener",
-            "tandem.toml:2:11: warning: sip.listen[0]: the listener tls://127.0.0.1:5061 is not available in this version\n  fix: use udp:// or tcp://",
+            "tandem.toml:2:11: error: sip.listen[0]: a wss:// listener needs a certificate\n  fix: add [sip.tls] with certificate and private_key",
         ],
     );
+    check(
+        "[sip]\nlisten = [\"tls://127.0.0.1:5061\"]\n[sip.tls]\ncertificate = \"tests/tls/named.pem\"\nprivate_key = \"none.pem\"\n",
+        &[
+            "tandem.toml:5:15: error: sip.tls.private_key: none.pem cannot be read: No such file or directory (os error 2)\n  fix: name a readable PEM file",
+        ],
+    );
+}
+
+#[test]
+fn tls_alone_is_enough_to_listen_on() {
+    let tls = "[sip.tls]\ncertificate = \"tests/tls/named.pem\"\nprivate_key = \"tests/tls/named.key.pem\"\n";
+    check(&format!("[sip]\nlisten = [\"tls://127.0.0.1:5061\", \"ws://127.0.0.1:8088\"]\n{tls}"), &[]);
+}
+
+#[test]
+fn an_address_for_some_peers_is_read() {
+    let loaded = load("[[sip.advertise_for]]\nnetwork = \"10.0.0.0/8\"\naddress = \"10.0.0.5\"\n", &[]);
+    assert_eq!(printed(&loaded.findings), [""; 0]);
+    assert_eq!(loaded.config.sip.advertise_for[0].address.to_string(), "10.0.0.5");
 }
 
 #[test]
@@ -535,7 +550,6 @@ role = "boss"
                 "r.toml:20:3: error: number[1].flow[3].seconds: this key is required\n  fix: add seconds = 2",
                 "r.toml:21:36: error: number[1].flow[4].seconds: unknown key\n  fix: remove it; known here: file, step",
                 "r.toml:22:3: error: number[1].flow[5]: `progress` comes after a step that answers the call\n  fix: move it before that step",
-                "r.toml:23:3: warning: number[1].flow[6]: outbound dialling is not available in this version\n  fix: the step is skipped; use an assistant",
                 "r.toml:26:9: error: user[0].email: \"ann\" is no mail address\n  fix: write one such as \"ann@example.com\"",
                 "r.toml:27:8: error: user[0].role: \"boss\" is not one of \"admin\", \"manager\", \"supervisor\", \"agent\", \"analyst\"\n  fix: write one of \"admin\", \"manager\", \"supervisor\", \"agent\", \"analyst\"",
             ],

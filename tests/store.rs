@@ -770,7 +770,7 @@ fn a_damaged_backup_leaves_the_database_empty() {
         let cut = lines[..lines.len() - 1].join("\n");
         let missing = [&lines[..1], &lines[2..]].concat().join("\n");
         let foreign = text.replace("\"recording\"", "\"colour\"");
-        let newer = text.replace("\"schema\":1", "\"schema\":99");
+        let newer = text.replacen("\"schema\":", "\"schema\":99", 1);
         let store = target.store().await;
         for damaged in [cut, missing, foreign, newer, String::new(), "hello".to_owned()] {
             std::fs::write(&file, damaged).unwrap();
@@ -807,6 +807,8 @@ impl Told {
                 organization: self.organization.clone(),
                 assistant: Some("reception".to_owned()),
                 sip_call_id: Some("a84b4c76e66710@pc33".to_owned()),
+                verstat: None,
+                diversion: None,
             }),
         )
     }

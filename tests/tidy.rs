@@ -27,6 +27,9 @@ const FLOORS: &[&[&str]] = &[
 /// The thin shells: everything else below `call/` is a pure core.
 const SHELLS: &[&str] = &[
     "sip/carrier/mod",
+    "sip/connections",
+    "sip/carrier/watch",
+    "sip/carrier/trial",
     "sip/endpoint",
     "sip/resolver",
     "sip/tap",

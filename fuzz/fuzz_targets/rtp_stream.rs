@@ -79,7 +79,7 @@ impl Run {
             0..=5 => self.in_step(op, script),
             6 => {
                 let length = usize::from(script.octet_or_zero());
-                self.stream.receive_rtp(self.now, source(op), script.take(length));
+                self.stream.receive_rtp(self.now, source(op), &mut script.take(length).to_vec());
             }
             7 => {
                 let length = usize::from(script.octet_or_zero());
@@ -125,7 +125,7 @@ impl Run {
         let mut datagram = Vec::new();
         header.write(&mut datagram);
         datagram.extend_from_slice(script.take(usize::from(length)));
-        self.stream.receive_rtp(self.now, source(op), &datagram);
+        self.stream.receive_rtp(self.now, source(op), &mut datagram);
     }
 
     fn slot(&mut self) {

@@ -36,8 +36,14 @@ impl Resampler {
     /// 48 kHz. For other pairs there is [`convert`](super::convert), which does not stream.
     pub fn new(from: SampleRate, to: SampleRate) -> Option<Self> {
         let design = Design::of(from, to)?;
-        let streams = vec![vec![0.0; design.history]; design.down];
-        Some(Self { design, streams, next_stream: 0 })
+        // One chunk's share and the padding of the last block: they never grow.
+        let most = design.history + (CHUNK / design.down).next_multiple_of(LANES) + LANES;
+        let streams = (0..design.down).map(|_| {
+            let mut stream = Vec::with_capacity(most);
+            stream.resize(design.history, 0.0);
+            stream
+        });
+        Some(Self { design, streams: streams.collect(), next_stream: 0 })
     }
 
     /// Appends the resampled `input` to `out` and returns how many samples that made.

@@ -141,16 +141,9 @@ impl Calls {
         let uri = |text: String| {
             Uri::parse(text.as_bytes()).map_err(|error| anyhow::anyhow!("`{text}` is no SIP URI: {error}"))
         };
-        let invite = OutgoingInvite {
-            to: uri(format!("sip:100@{}", self.server))?,
-            from: uri(format!("sip:bench-{call}@{}", target.local))?,
-            target,
-            from_display: None,
-            sdp: Some(sdp.into_bytes()),
-            trunk: None,
-            credentials: None,
-            headers: Vec::new(),
-        };
+        let to = uri(format!("sip:100@{}", self.server))?;
+        let from = uri(format!("sip:bench-{call}@{}", target.local))?;
+        let invite = OutgoingInvite { sdp: Some(sdp.into_bytes()), ..OutgoingInvite::new(target, to, from) };
         let id = LegId::fresh();
         self.endpoint.invite(id, invite)?;
         self.legs.insert(id, Leg { call, dialled: Instant::now(), state: State::Calling { rtp, rtcp } });
@@ -165,7 +158,7 @@ impl Calls {
             LegEvent::Failed { status, reason, .. } => {
                 self.failed(id, format!("{} {reason}", status.get())).await
             }
-            LegEvent::Ended { by, reason } => {
+            LegEvent::Ended { by, reason, .. } => {
                 if self.legs.get(&id).is_some_and(|leg| matches!(leg.state, State::Leaving)) {
                     self.legs.remove(&id);
                     self.outcome.ended += 1;
@@ -177,6 +170,9 @@ impl Calls {
             LegEvent::Cancelled { .. }
             | LegEvent::Acked { .. }
             | LegEvent::Progress { .. }
+            | LegEvent::EarlyOffer { .. }
+            | LegEvent::Transfer(_)
+            | LegEvent::Transferring(_)
             | LegEvent::Reinvite { .. }
             | LegEvent::ReinviteAcked { .. }
             | LegEvent::ReinviteResult { .. }

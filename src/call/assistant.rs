@@ -163,7 +163,14 @@ impl Call {
                 Wake::Provider(event) => self.provider_event(talk, plan, event),
                 Wake::Command(CallCommand::Say { text }) => talk.session.send(Command::Say(text)),
                 Wake::Deadline => self.deadline(talk),
-                Wake::Command(CallCommand::End { .. } | CallCommand::Drain) | Wake::Stop => {}
+                Wake::Command(
+                    CallCommand::End { .. }
+                    | CallCommand::Drain
+                    | CallCommand::Transfer { .. }
+                    | CallCommand::Hold { .. }
+                    | CallCommand::Dtmf { .. },
+                )
+                | Wake::Stop => {}
             }
             self.act(talk);
             self.leave_if_heard(talk)?;
@@ -199,6 +206,10 @@ impl Call {
             }
             LegSignal::MediaChanged { .. }
             | LegSignal::DtmfSent
+            | LegSignal::EarlyMedia
+            | LegSignal::Trying
+            | LegSignal::Transfer(_)
+            | LegSignal::Transferring(_)
             | LegSignal::Ringing { .. }
             | LegSignal::Established
             | LegSignal::HungUp(_) => {}

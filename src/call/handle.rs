@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::dial::DialTarget;
 use crate::id::CallId;
 
 /// What the API, the CLI and other calls may ask of a call.
@@ -22,6 +23,27 @@ pub enum CallCommand {
     Say {
         /// What to say.
         text: String,
+    },
+    /// Move the call to somebody else: they are dialled, and take the callee's place once they answer.
+    Transfer {
+        /// Who asks: `api`.
+        by: String,
+        /// Whom to dial.
+        to: DialTarget,
+        /// Over which trunk.
+        trunk: Option<String>,
+        /// Told how it ends, if anybody wants to know.
+        done: Option<oneshot::Sender<Result<(), String>>>,
+    },
+    /// Put a bridged call on hold, or take it back.
+    Hold {
+        /// Hold.
+        on: bool,
+    },
+    /// Press keys towards the party (of a bridged call: the callee).
+    Dtmf {
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digits: String,
     },
     /// The server drains: a call that is still ringing is refused with 503.
     Drain,

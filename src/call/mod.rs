@@ -26,14 +26,19 @@ use crate::sip::message::StatusCode;
 use crate::sip::ua::HangupReason;
 
 pub mod assistant;
+pub mod bridge;
 pub mod conversation;
+pub mod dial;
 pub mod handle;
+pub mod hunt;
 pub mod ledger;
 pub mod levels;
+pub mod outgoing;
 pub mod recording;
 pub mod tools;
 pub mod worker;
 
+use dial::Permit;
 use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
 use recording::{Recorder, RecordingWriter};
@@ -68,6 +73,10 @@ pub struct Parts {
     pub recordings: Option<RecordingWriter>,
     /// Runs what must not run on a media worker.
     pub runtime: tokio::runtime::Handle,
+    /// Its channel, held until the leg is gone.
+    pub permit: Permit,
+    /// We placed the call.
+    pub placed: bool,
 }
 
 /// One conversation with one caller.
@@ -82,10 +91,14 @@ pub struct Call {
     recorder: Option<Recorder>,
     runtime: tokio::runtime::Handle,
     answered: bool,
+    /// We placed it.
+    outbound: bool,
     over: Option<Ending>,
     audio: Vec<i16>,
     sent: Vec<i16>,
     prompts: u32,
+    /// After the leg: its channel is free once it has said goodbye.
+    permit: Permit,
     // After the leg: a record is closed once the leg has said goodbye.
     ledger: Ledger,
     _listed: Listed,
@@ -105,10 +118,12 @@ impl Call {
             recorder: None,
             runtime: parts.runtime,
             answered: false,
+            outbound: parts.placed,
             over: None,
             audio: Vec::with_capacity(960),
             sent: Vec::with_capacity(480),
             prompts: 0,
+            permit: parts.permit,
             ledger: parts.ledger,
             _listed: parts.listed,
         }
@@ -138,18 +153,27 @@ impl Call {
         if let Some(Over) = self.is_over() {
             return Err(Over);
         }
+        self.answer_now();
+        Ok(())
+    }
+
+    fn answer_now(&mut self) {
         if self.answered {
-            return Ok(());
+            return;
         }
-        self.answered = true;
         self.leg.answer();
+        self.is_up();
+    }
+
+    /// From here on the party hears us: the record says so, and recording begins.
+    pub fn is_up(&mut self) {
+        self.answered = true;
         let now = Instant::now();
         let codec = self.leg.codec().map_or_else(|| "unknown".to_owned(), |codec| codec.to_string());
         self.ledger.answered(now, codec);
         self.start_recording(now);
         self.leg.watch_slots(self.recorder.is_some());
         info!(setup_ms = self.ledger.elapsed_ms(now), "call answered");
-        Ok(())
     }
 
     /// Whether the call has been answered.
@@ -292,7 +316,21 @@ impl Call {
             self.timer_at = Some(deadline);
         }
         let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
+        self.noted(&wake);
         match &wake {
+            Wake::Leg(LegSignal::Transfer(_)) => self.leg.reject_transfer(StatusCode::DECLINE),
+            Wake::Command(CallCommand::Dtmf { digits }) => {
+                let digits = digits.clone();
+                self.leg.send_dtmf(&digits);
+            }
+            Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline | Wake::Stop => {}
+        }
+        if self.over.is_some() { Err(Over) } else { Ok(wake) }
+    }
+
+    /// Deals with what is the same in every state.
+    fn noted(&mut self, wake: &Wake) {
+        match wake {
             Wake::Leg(LegSignal::HungUp(hang_up)) => self.hung_up(hang_up.clone()),
             Wake::Leg(LegSignal::Sent { due, .. }) => self.record_sent(*due),
             Wake::Leg(LegSignal::MediaChanged { state, codec }) => {
@@ -318,13 +356,17 @@ impl Call {
             }
             Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline => {}
         }
-        if self.over.is_some() { Err(Over) } else { Ok(wake) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, session: Option<&mut (dyn Session + '_)>) -> Poll<Wake> {
         if let Poll::Ready(signal) = self.leg.poll(cx) {
             return Poll::Ready(Wake::Leg(signal));
         }
+        self.poll_others(cx, session)
+    }
+
+    /// Everything but the leg.
+    fn poll_others(&mut self, cx: &mut Context<'_>, session: Option<&mut (dyn Session + '_)>) -> Poll<Wake> {
         if let Some(session) = session
             && let Poll::Ready(event) = session.poll_event(cx)
         {
@@ -380,6 +422,7 @@ impl Call {
     fn hung_up(&mut self, hang_up: HangUp) {
         debug!(cause = ?hang_up.cause, status = hang_up.status, "the leg is over");
         let (disposition, by) = match hang_up.cause {
+            HangUpCause::Peer if self.outbound => (Disposition::Completed, "callee"),
             HangUpCause::Peer => (Disposition::Completed, "caller"),
             HangUpCause::Cancelled => (Disposition::Cancelled, "caller"),
             HangUpCause::Refused if hang_up.status == 486 => (Disposition::Busy, "callee"),

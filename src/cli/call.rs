@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
 use super::output::{Style, ago, clock};
-use super::{Context, tail};
+use super::{Context, dial, tail, trace};
 use crate::id::CallId;
 use crate::telemetry::for_terminal;
 use crate::time::UnixMs;
@@ -23,6 +23,21 @@ enum CallCommand {
     /// List calls, the latest first.
     #[command(before_help = "Examples:\n  tandem call list --live\n  tandem call list --limit 200 --json")]
     List(ListArgs),
+    /// Call somebody; an assistant or a flow runs once they answer.
+    #[command(
+        before_help = "Examples:\n  tandem call start +15550123 --assistant reception --organization acme\n  tandem call start sip:bob@192.0.2.7 --flow 100 --trunk pbx"
+    )]
+    Start(dial::StartArgs),
+    /// Move a bridged call to somebody else.
+    #[command(
+        before_help = "Examples:\n  tandem call transfer call_01KE0000000000000000000000 +15550199\n  tandem call transfer call_01KE0000000000000000000000 +15550199 --json"
+    )]
+    Transfer {
+        /// The call.
+        id: CallId,
+        /// Number or SIP URI.
+        to: String,
+    },
     /// Show one call.
     #[command(
         before_help = "Examples:\n  tandem call show call_01KE0000000000000000000000\n  tandem call list -q | head -1 | xargs tandem call show"
@@ -36,6 +51,11 @@ enum CallCommand {
         before_help = "Examples:\n  tandem call tail\n  tandem call tail call_01KE0000000000000000000000 --json"
     )]
     Tail(tail::TailArgs),
+    /// Print the SIP ladder of a call with times, and what became of its media.
+    #[command(
+        before_help = "Examples:\n  tandem call trace call_01KE0000000000000000000000\n  tandem call trace call_01KE0000000000000000000000 --pcap call.pcap"
+    )]
+    Trace(trace::TraceArgs),
     /// End a call.
     #[command(
         before_help = "Examples:\n  tandem call end call_01KE0000000000000000000000\n  tandem call list --live -q | xargs -n 1 tandem call end"
@@ -90,6 +110,11 @@ pub(super) async fn run(context: &Context, args: CallArgs) -> Result<(), Failure
         CallCommand::List(args) => list(context, client.get(&args.path()).await?),
         CallCommand::Show { id } => show(context, client.get(&format!("/api/v1/calls/{id}")).await?),
         CallCommand::Tail(args) => tail::run(context, &client, &args).await,
+        CallCommand::Trace(args) => trace::run(context, &client, &args).await,
+        CallCommand::Start(args) => dial::start(context, &client, args).await,
+        CallCommand::Transfer { id, to } => {
+            dial::tell(context, &client, id, "transfer", json!({ "to": to })).await
+        }
         CallCommand::End { id } => {
             let answer = client.post(&format!("/api/v1/calls/{id}/end"), JSON, "{}".into()).await?;
             done(context, id, "ended", answer)

@@ -71,6 +71,32 @@ impl Client {
         self.request(Method::GET, path, None).await
     }
 
+    /// `GET path` of something that is no JSON, such as a file.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn get_file(&self, path: &str) -> Result<Bytes, Failure> {
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(header::HOST, self.authority())
+            .header(header::USER_AGENT, concat!("tandem/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
+        }
+        let request = request.body(Full::new(Bytes::new())).map_err(|error| {
+            Failure::new(Exit::Usage, format!("the request cannot be sent: {error}"), "check TANDEM_TOKEN")
+        })?;
+        let (status, bytes) =
+            timeout(ANSWER_PATIENCE, self.exchange(request)).await.unwrap_or_else(|_| {
+                Err(self.unreachable(&format!("no answer within {} s", ANSWER_PATIENCE.as_secs())))
+            })?;
+        if !(200..300).contains(&status) {
+            return Err(Failure::from_problem(status, serde_json::from_slice(&bytes).unwrap_or_default()));
+        }
+        Ok(bytes)
+    }
+
     /// `POST path` with a body of that content type.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod completions;
 mod config_command;
 mod db;
 mod demo;
+mod dial;
 mod doctor;
 mod init;
 mod man;
@@ -33,6 +34,8 @@ mod serve;
 mod simulate;
 mod tail;
 mod token;
+mod trace;
+mod trunk;
 mod version;
 
 /// A native SIP/RTP media server that puts a realtime speech AI and people on the same phone call.
@@ -90,6 +93,7 @@ enum Command {
     Apply(apply::ApplyArgs),
     Config(config_command::ConfigArgs),
     Token(token::TokenArgs),
+    Trunk(trunk::TrunkArgs),
     Call(call::CallArgs),
     Simulate(simulate::SimulateArgs),
     Bench(bench::BenchArgs),
@@ -196,6 +200,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(args) => in_runtime(serve::run(context, args))?,
         Command::Apply(args) => in_runtime(apply::run(context, args))?,
         Command::Token(args) => in_runtime(token::run(context, args))?,
+        Command::Trunk(args) => in_runtime(trunk::run(context, args))?,
         Command::Call(args) => in_runtime(call::run(context, args))?,
         Command::Db(args) => in_runtime(db::run(context, args))?,
         Command::Doctor(args) => in_runtime(doctor::run(context, args))?,

@@ -39,7 +39,8 @@ pub enum Step {
         #[schemars(example = &"reception")]
         assistant: String,
     },
-    /// Calls somebody and joins the two. Not available in this version.
+    /// Calls somebody over a trunk and joins the two. Nobody answers: the steps that follow run; when none
+    /// follows, the call ends as the callee would have ended it.
     Dial {
         /// Number or SIP URI.
         #[schemars(example = &"+15550123")]

@@ -174,6 +174,11 @@ fn fill_secrets(
         trunk.password =
             password(name, strict, variables, tree, &format!("trunk[{index}].password_env"), findings);
     }
+    if let Some(hep) = &mut config.sip.trace.hep
+        && let Some(name) = &hep.password_env
+    {
+        hep.password = password(name, true, variables, tree, "sip.trace.hep.password_env", findings);
+    }
     if let Some(ari) = &mut config.ari {
         ari.password = password(&ari.password_env, false, variables, tree, "ari.password_env", findings);
     }

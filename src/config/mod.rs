@@ -27,6 +27,7 @@ mod sections;
 mod show;
 mod sip;
 mod template;
+mod trace;
 mod tree;
 mod trunk;
 
@@ -43,9 +44,10 @@ pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted,
 pub use rules::BUILT_IN_PROFILES;
 pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store};
 pub use show::{Setting, shown, to_toml};
-pub use sip::{OptionsPolicy, Sip, SipTls, UnknownSources};
+pub use sip::{AdvertiseFor, OptionsPolicy, Sip, SipFlood, SipTls, UnknownSources};
 pub use template::template;
-pub use trunk::{InboundAuth, Trunk};
+pub use trace::{SipHep, SipTrace};
+pub use trunk::{InboundAuth, NumberFormat, Refer, Register, Trunk};
 pub use values::{Network, PortRange, SipListen, SipTransport};
 
 /// Everything `tandem.toml` can say, checked.

@@ -311,10 +311,6 @@ impl Rules<'_> {
                     let message = format!("`{}` comes after a step that answers the call", step.name());
                     self.error(&key, message, "move it before that step");
                 }
-                if let Step::Dial { .. } = step {
-                    let message = "outbound dialling is not available in this version";
-                    self.warning(&key, message, "the step is skipped; use an assistant");
-                }
                 if step.is_last() && index + 1 < number.flow.len() {
                     let message = format!("nothing after `{}` is reached", step.name());
                     self.warning(&key, message, "remove the steps that follow");

@@ -10,7 +10,18 @@ use super::values::{SipTransport, check_format};
 use super::{Config, InboundAuth, ProviderSection};
 
 /// SIP profiles that are part of the program.
-pub const BUILT_IN_PROFILES: [&str; 3] = ["generic", "twilio", "asterisk"];
+pub const BUILT_IN_PROFILES: [&str; 10] = [
+    "generic",
+    "twilio",
+    "twilio-secure",
+    "asterisk",
+    "freeswitch",
+    "telnyx",
+    "bandwidth",
+    "vonage",
+    "signalwire",
+    "plivo",
+];
 
 /// Judges a configuration whose single keys are right.
 /// `tree` is what `config` was made of; `written` also has what was cut from it.
@@ -19,6 +30,7 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.node();
     rules.sip();
     rules.listeners();
+    rules.tls();
     rules.media();
     rules.http();
     rules.log();
@@ -112,6 +124,30 @@ impl Rules<'_> {
             if (ports.first..=ports.last).contains(&address.port()) {
                 let message = format!("port {} lies within media.rtp_ports ({ports})", address.port());
                 self.error(key, message, "move the listener or the range");
+            }
+        }
+    }
+
+    /// What proves secure listeners must be there.
+    fn tls(&mut self) {
+        let config = self.config;
+        let secure = |listen: &super::SipListen| listen.transport.is_secure();
+        let first = config.sip.listen.iter().position(secure);
+        let Some(tls) = &config.sip.tls else {
+            if let Some(index) = first.filter(|_| !self.written("sip.tls")) {
+                let scheme = config.sip.listen[index].transport.as_str();
+                let fix = "add [sip.tls] with certificate and private_key";
+                let message = format!("a {scheme}:// listener needs a certificate");
+                self.error(&format!("sip.listen[{index}]"), message, fix);
+            }
+            return;
+        };
+        let ours = [("certificate", &tls.certificate), ("private_key", &tls.private_key)];
+        let ours = ours.into_iter().filter(|_| first.is_some());
+        for (key, path) in ours.chain(tls.roots.iter().map(|path| ("roots", path))) {
+            if let Err(error) = std::fs::File::open(path) {
+                let message = format!("{} cannot be read: {error}", path.display());
+                self.error(&format!("sip.tls.{key}"), message, "name a readable PEM file");
             }
         }
     }
@@ -316,25 +352,6 @@ impl Rules<'_> {
 
     fn later(&mut self) {
         let config = self.config;
-        for (index, listen) in config.sip.listen.iter().enumerate() {
-            if listen.transport != SipTransport::Tls {
-                continue;
-            }
-            let key = format!("sip.listen[{index}]");
-            self.warning(&key, format!("the listener {listen} {NOT_AVAILABLE}"), "use udp:// or tcp://");
-            if config.sip.tls.is_none() && !self.written("sip.tls") {
-                self.error(
-                    &key,
-                    "a tls:// listener needs a certificate",
-                    "add [sip.tls] with certificate and private_key",
-                );
-            }
-        }
-        let listen = &config.sip.listen;
-        if !listen.is_empty() && listen.iter().all(|listen| listen.transport == SipTransport::Tls) {
-            let message = format!("every listener is tls://, which {NOT_AVAILABLE}: no call could come in");
-            self.error("sip.listen", message, "add a udp:// or tcp:// listener");
-        }
         let sections = [
             ("cluster", config.cluster.is_some(), "this node runs alone"),
             ("audiosocket", config.audiosocket.is_some(), "bring calls in over SIP"),

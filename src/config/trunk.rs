@@ -1,11 +1,13 @@
 //! `[[trunk]]` entries.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::media::CodecName;
-use super::values::{Network, SipTarget};
+use super::values::{Network, SipTarget, duration};
 
 /// A connection to a carrier or PBX: an instance of a SIP profile.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -45,9 +47,142 @@ pub struct Trunk {
     #[serde(default)]
     #[schemars(example = ["PCMU", "PCMA"])]
     pub codecs: Option<Vec<CodecName>>,
+    /// Host of Request-URI, To and From. Absent: that of the target.
+    #[serde(default)]
+    #[schemars(extend("format" = "sip-target"), example = &"acme.pstn.twilio.com")]
+    pub domain: Option<String>,
+    /// Registrars to register with, all at once, as `username`. Their addresses may then call.
+    #[serde(default)]
+    #[schemars(example = [Register::example()])]
+    pub register: Vec<Register>,
+    /// How often each target is asked by OPTIONS whether it is there. `0s`: never. Absent: as the profile says.
+    #[serde(default, with = "optional_duration")]
+    #[schemars(with = "Option<String>", extend("format" = "duration-text", "x-maximum" = "1h"), example = &"30s")]
+    pub options: Option<Duration>,
+    /// Most outgoing calls at a time. 0: no limit of their own.
+    #[serde(default)]
+    #[schemars(range(max = 100_000))]
+    pub outbound_calls: u32,
+    /// What the far end is told about the caller: `pass`, `withhold`, or `own:` and a number.
+    #[serde(default)]
+    #[schemars(example = &"own:+15550100")]
+    pub caller: Option<String>,
+    /// Country code that national numbers are read and written by, such as `1` or `49`.
+    #[serde(default)]
+    #[schemars(example = &"1")]
+    pub country: Option<String>,
+    /// How numbers are written. Absent: as the profile says.
+    #[serde(default)]
+    pub number_format: Option<NumberFormat>,
+    /// What alone may be dialled: with `+` the beginning of a number, without it a whole short number. Empty:
+    /// everything.
+    #[serde(default)]
+    #[schemars(example = ["+1", "+44"])]
+    pub allowed_prefixes: Vec<String>,
+    /// What may not be dialled besides emergency numbers, written as in `allowed_prefixes`.
+    #[serde(default)]
+    #[schemars(example = ["+1900"])]
+    pub blocked_prefixes: Vec<String>,
+    /// Headers of incoming INVITEs that are kept, such as `X-*`. Absent: as the profile says.
+    #[serde(default)]
+    #[schemars(example = ["X-*"])]
+    pub pass_headers: Option<Vec<String>>,
+    /// Final statuses that send an outgoing call on to the next target. Absent: as the profile says.
+    #[serde(default)]
+    #[schemars(example = [408, 503])]
+    pub failover_statuses: Option<Vec<u16>>,
+    /// What becomes of a transfer the peer asks for.
+    #[serde(default)]
+    pub refer: Refer,
+    /// Follows redirects of the peer (3xx) to its own peers and to `redirect_hosts`.
+    #[serde(default)]
+    pub redirects: bool,
+    /// Hosts that redirects may lead to.
+    #[serde(default)]
+    #[schemars(example = ["sbc2.example.com"])]
+    pub redirect_hosts: Vec<String>,
     /// The password, from `password_env`.
     #[serde(skip)]
     pub password: Option<SecretString>,
+}
+
+/// A registrar to register with.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// Host name or address, with port and transport where needed.
+    #[schemars(extend("format" = "sip-target"), example = &"sip.example.com")]
+    pub registrar: String,
+    /// User of the address of record. Absent: the trunk's `username`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"tandem")]
+    pub user: Option<String>,
+    /// How long a registration is asked to hold. 10s to 1d.
+    #[serde(default = "five_minutes", with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "10s", "x-maximum" = "1d"))]
+    pub expires: Duration,
+}
+
+impl Register {
+    fn example() -> serde_json::Value {
+        serde_json::json!({ "registrar": "sip.example.com" })
+    }
+}
+
+/// How numbers are written to a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum NumberFormat {
+    /// As dialled.
+    AsDialled,
+    /// `+15550100`.
+    E164,
+    /// `15550100`.
+    E164Plain,
+    /// As dialled within `country`.
+    National,
+}
+
+/// What becomes of a transfer the peer asks for (REFER).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Refer {
+    /// The target is dialled from here.
+    #[default]
+    Local,
+    /// The other side of the call is asked to do it.
+    Pass,
+    /// 403.
+    Refuse,
+}
+
+/// For `#[serde(with)]`: an optional [`Duration`] as text.
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::config::values::{parse_duration, print_duration};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(print_duration).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
 }
 
 fn generic() -> String {

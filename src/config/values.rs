@@ -79,6 +79,10 @@ pub enum SipTransport {
     Tcp,
     /// TLS over TCP.
     Tls,
+    /// WebSocket (RFC 7118).
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
 }
 
 impl SipTransport {
@@ -88,11 +92,19 @@ impl SipTransport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         }
+    }
+
+    /// Whether a listener of it needs a certificate.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
     }
 }
 
-/// Where SIP is accepted: `udp://0.0.0.0:5060`, `tcp://[::]:5060`, `tls://0.0.0.0:5061`.
+/// Where SIP is accepted: `udp://0.0.0.0:5060`, `tcp://[::]:5060`, `tls://0.0.0.0:5061`, `ws://127.0.0.1:8088`,
+/// `wss://0.0.0.0:443`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SipListen {
     /// What it runs over.
@@ -111,7 +123,7 @@ impl FromStr for SipListen {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let fix = "write udp://, tcp:// or tls:// and an address with port, such as \"udp://0.0.0.0:5060\"";
+        let fix = "write udp://, tcp://, tls://, ws:// or wss:// and an address with port, such as \"udp://0.0.0.0:5060\"";
         let (scheme, address) = text
             .split_once("://")
             .ok_or_else(|| ValueError::new(format!("\"{text}\" has no transport"), fix))?;
@@ -119,6 +131,8 @@ impl FromStr for SipListen {
             "udp" => SipTransport::Udp,
             "tcp" => SipTransport::Tcp,
             "tls" => SipTransport::Tls,
+            "ws" => SipTransport::Ws,
+            "wss" => SipTransport::Wss,
             other => return Err(ValueError::new(format!("\"{other}\" is no SIP transport"), fix)),
         };
         let address = address
@@ -519,7 +533,7 @@ mod tests {
             ("duration-text", "30", "\"30\" has no unit; write a number and a unit"),
             ("duration-text", "5 parsecs", "\"parsecs\" is no unit of time"),
             ("sip-listener", "0.0.0.0:5060", "\"0.0.0.0:5060\" has no transport; write udp://"),
-            ("sip-listener", "ws://0.0.0.0:5060", "\"ws\" is no SIP transport"),
+            ("sip-listener", "http://0.0.0.0:5060", "\"http\" is no SIP transport"),
             ("sip-listener", "udp://localhost:5060", "\"localhost:5060\" is not an IP address with a port"),
             (
                 "port-range",

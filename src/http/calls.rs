@@ -223,7 +223,16 @@ pub async fn call_snapshot(api: &Api, id: CallId) -> Result<Value, Problem> {
     Ok(json!({"call": call, "lines": lines}))
 }
 
-async fn command(api: &Api, caller: &Caller, id: &str, command: CallCommand) -> Result<(), Problem> {
+/// Tells a live call something.
+///
+/// # Errors
+/// As [`end`].
+pub(super) async fn command(
+    api: &Api,
+    caller: &Caller,
+    id: &str,
+    command: CallCommand,
+) -> Result<(), Problem> {
     caller.may_act()?;
     let record = visible(api, caller, id).await?;
     let handle = api.calls.get(record.id).ok_or_else(|| Problem::conflict("the call has ended"))?;

@@ -23,15 +23,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::handle::Calls;
 use crate::id::RequestId;
+use crate::routing::dialer::Dialer;
 use crate::store::{Feed, Store};
 
 pub mod auth;
 pub mod calls;
+pub mod dial;
 pub mod docs;
 pub mod feed;
 pub mod problem;
 pub mod resources;
 pub mod system;
+pub mod trace;
+pub mod trunks;
 
 use auth::{Caller, Tickets};
 use problem::Problem;
@@ -44,6 +48,12 @@ pub struct Api {
     pub feed: Feed,
     /// Live calls.
     pub calls: Calls,
+    /// The trunks' state.
+    pub carriers: crate::sip::carrier::Carriers,
+    /// Keeps the signalling of calls; `None` when nothing is kept.
+    pub trace: Option<crate::sip::tap::Recorder>,
+    /// Starts calls.
+    pub dialer: Dialer,
     /// Whether calls can be taken now, and why not.
     pub readiness: Box<dyn Readiness>,
     /// Takes resources declared in a file.
@@ -184,12 +194,17 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 fn router(api: &Arc<Api>) -> Router {
     let v1 = Router::new()
-        .route("/calls", get(calls::list))
+        .route("/calls", get(calls::list).post(dial::start))
         .route("/calls/{id}", get(calls::show))
         .route("/calls/{id}/transcript", get(calls::transcript))
         .route("/calls/{id}/events", get(calls::events))
         .route("/calls/{id}/end", post(calls::end))
         .route("/calls/{id}/say", post(calls::say))
+        .route("/calls/{id}/transfer", post(dial::transfer))
+        .route("/calls/{id}/hold", post(dial::hold))
+        .route("/calls/{id}/dtmf", post(dial::dtmf))
+        .route("/calls/{id}/trace", get(trace::trace))
+        .route("/calls/{id}/pcap", get(trace::capture))
         .route("/events", get(feed::socket::events))
         .route("/ws-tickets", post(system::ws_ticket))
         .route("/me", get(system::me))
@@ -197,6 +212,9 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/organizations", get(resources::organizations))
         .route("/assistants", get(resources::assistants))
         .route("/numbers", get(resources::numbers))
+        .route("/trunks", get(trunks::list))
+        .route("/trunks/{name}", get(trunks::show))
+        .route("/trunks/{name}/test", post(trunks::test))
         .route("/openapi.json", get(docs::openapi))
         .fallback(async || Problem::not_found("there is no such path; see /docs"));
     Router::new()

@@ -171,12 +171,32 @@ impl AsyncWrite for Homed {
     }
 }
 
+impl Transport {
+    /// Ready when the socket may have something to read; a read that finds nothing makes it pending again.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let homed = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        match &homed.tcp {
+            // An error shows when the socket is read.
+            Some(tcp) => tcp.poll_read_ready(cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, into),
-        }
+        let most = into.remaining().min(READ_BYTES);
+        let mut part = ReadBuf::new(into.initialize_unfilled_to(most));
+        let read = match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut part),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, &mut part),
+        };
+        let length = part.filled().len();
+        into.advance(length);
+        read
     }
 }
 
@@ -232,14 +252,19 @@ fn tune(tcp: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(tcp).set_send_buffer_size(SEND_BUFFER_BYTES)
 }
 
-/// The library's default buffers cost 160 kB a connection.
+/// The library's default buffers cost 160 kB a connection. This one holds 200 ms of assistant audio, which is
+/// what services commonly send at a time; it grows for longer messages.
 fn buffers() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(8 << 10)
+        .read_buffer_size(16 << 10)
         .write_buffer_size(4 << 10)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
+
+/// Octets read at a time. When a message begins, the library makes room for all of it *besides* what it has
+/// read of it: reading little keeps its buffer from growing to twice or three times the message, in every call.
+const READ_BYTES: usize = 2048;
 
 /// The configuration all connections to public services share, with its session cache.
 fn web_trust() -> Result<Arc<ClientConfig>, rustls::Error> {

@@ -79,15 +79,18 @@ impl Snapshot {
             return Some(Route { organization: None, flow: [step].into(), recording: false });
         }
         let entry = spellings(called).into_iter().find_map(|spelling| self.numbers.get(&spelling))?;
-        let recording = self
-            .organizations
-            .get(&entry.organization)
-            .is_some_and(|organization| organization.recording == RecordingSetting::On);
         Some(Route {
             organization: Some(entry.organization.clone()),
             flow: Arc::clone(&entry.flow),
-            recording,
+            recording: self.records(&entry.organization),
         })
+    }
+
+    /// Whether the organization has agreed to recordings.
+    pub fn records(&self, organization: &str) -> bool {
+        self.organizations
+            .get(organization)
+            .is_some_and(|organization| organization.recording == RecordingSetting::On)
     }
 
     /// The assistant of that organization and name.

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::audio::wav::Wav;
 use crate::call::assistant::AssistantPlan;
+use crate::call::bridge::DialStep;
 use crate::call::{Call, Over};
 use crate::sip::message::StatusCode;
 
@@ -27,6 +28,8 @@ pub enum Planned {
     Play(Arc<[i16]>),
     /// Connects an assistant.
     Assistant(Box<AssistantPlan>),
+    /// Calls somebody and joins the two.
+    Dial(Box<DialStep>),
     /// Gives the caller their audio back.
     Echo(Option<Duration>),
     /// Lets time pass.
@@ -74,6 +77,8 @@ async fn run_step(call: &mut Call, step: Planned) -> Result<(), Over> {
             // Boxed: a conversation's state is large, and a call that does something else needs none of it.
             Box::pin(call.converse(&plan)).await
         }
+        // Boxed as well: only a call that is bridged has two legs.
+        Planned::Dial(step) => Box::pin(call.dial(&step)).await,
         Planned::Echo(span) => {
             call.answer().await?;
             call.echo(span).await

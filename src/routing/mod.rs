@@ -1,7 +1,11 @@
 //! What happens to an inbound call: who is called ([`directory`]), which steps follow ([`flow`]), and
 //! the switchboard that takes each INVITE from its arrival to its place on a media worker.
 
+pub mod dialer;
 pub mod directory;
 pub mod flow;
+pub mod lines;
+pub mod media;
+pub mod outbound;
 pub mod plan;
 pub mod switchboard;

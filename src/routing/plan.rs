@@ -11,11 +11,63 @@ use super::directory::{Route, Snapshot};
 use super::flow::{Planned, read_sound};
 use crate::call::Prompts;
 use crate::call::assistant::AssistantPlan;
+use crate::call::bridge::DialStep;
+use crate::call::dial::{DialKit, DialRequest, DialSource, DialTarget};
 use crate::call::tools::{self, Toolbox};
 use crate::config::flow::Step;
 use crate::provider::SessionSpec;
 use crate::provider::registry::Providers;
+use crate::sip::identity::IncomingIdentity;
+use crate::sip::trunk::ReferPolicy;
+use crate::sip::ua::IncomingInvite;
 use crate::store::Assistant;
+
+/// The call a plan is made for.
+#[derive(Default)]
+pub struct Situation {
+    /// What it dials with.
+    pub kit: Option<DialKit>,
+    /// The number it shows.
+    pub from: Option<String>,
+    /// Hops it may still take.
+    pub max_forwards: Option<u8>,
+    /// Who called whom.
+    pub inbound: Option<Arc<IncomingIdentity>>,
+    /// What becomes of a REFER of its party.
+    pub refer: ReferPolicy,
+}
+
+impl Situation {
+    /// The situation of an incoming call.
+    pub fn of(invite: &IncomingInvite) -> Self {
+        Self {
+            kit: None,
+            from: invite.caller.clone(),
+            max_forwards: Some(invite.max_forwards.saturating_sub(1)),
+            inbound: Some(Arc::new(IncomingIdentity::clone(&invite.identity))),
+            refer: invite.trunk.refer,
+        }
+    }
+
+    fn dial(&self, to: &str, ring_timeout: Duration, organization: Option<String>, last: bool) -> Planned {
+        let Some(kit) = self.kit.clone() else {
+            return Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() };
+        };
+        let to = match DialTarget::parse(to) {
+            Ok(to) => to,
+            Err(reason) => return Planned::Impossible { status: 484, reason },
+        };
+        let request = DialRequest {
+            from: self.from.clone(),
+            max_forwards: self.max_forwards.unwrap_or(70),
+            inbound: self.inbound.clone(),
+            organization,
+            ring_timeout,
+            ..DialRequest::new(to, DialSource::Flow)
+        };
+        Planned::Dial(Box::new(DialStep { kit, request, last, refer: self.refer, hold_music: None }))
+    }
+}
 
 /// What plans are made from.
 #[derive(Clone)]
@@ -39,10 +91,17 @@ impl Planner {
     }
 
     /// The steps of a route, ready to run.
-    pub async fn plan(&self, directory: &Snapshot, route: &Route) -> Vec<Planned> {
+    pub async fn plan(&self, directory: &Snapshot, route: &Route, situation: &Situation) -> Vec<Planned> {
         let mut steps = Vec::with_capacity(route.flow.len());
-        for step in route.flow.iter() {
-            steps.push(self.step(directory, route, step).await);
+        for (index, step) in route.flow.iter().enumerate() {
+            let planned = match step {
+                Step::Dial { to, timeout } => {
+                    let last = index + 1 == route.flow.len();
+                    situation.dial(to, timeout.0, route.organization.clone(), last)
+                }
+                other => self.step(directory, route, other).await,
+            };
+            steps.push(planned);
         }
         steps
     }
@@ -57,10 +116,9 @@ impl Planner {
             },
             Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
             Step::Assistant { assistant } => self.assistant(directory, route, assistant),
-            Step::Dial { .. } => Planned::Impossible {
-                status: 501,
-                reason: "outbound dialling is not available in this version".to_owned(),
-            },
+            Step::Dial { .. } => {
+                Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
+            }
             Step::Echo { seconds } => Planned::Echo(seconds.map(|seconds| seconds.0)),
             Step::Wait { seconds } => Planned::Wait(seconds.0),
             Step::Hangup {} => Planned::Hangup,

@@ -4,12 +4,10 @@
 //! The order at the door is: route, record, place. A call that cannot be recorded is refused (503), so
 //! there is no call without a record; a call that is refused for any other reason has one that says why.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,8 +15,10 @@ use tracing::{Instrument as _, info_span, warn};
 
 use super::directory::{Directory, Route, Snapshot};
 use super::flow;
-use super::plan::Planner;
-use crate::audio::Codec;
+use super::lines::LegLines;
+use super::media::MediaSettings;
+use super::plan::{Planner, Situation};
+use crate::call::dial::{DialKit, Outbound, Permit};
 use crate::call::handle::{CallHandle, Calls, Listed};
 use crate::call::ledger::{Ending, Ledger};
 use crate::call::recording::RecordingWriter;
@@ -26,15 +26,15 @@ use crate::call::worker::{Surroundings, Workers};
 use crate::call::{Call, Parts};
 use crate::event::{CallCreated, CallEvent, CallEventKind, Direction, Disposition};
 use crate::id::{CallId, LegId};
-use crate::rtp::{LatchPolicy, PortPool};
+use crate::sip::carrier::Carriers;
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::leg::{LegMedia, SipLeg};
 use crate::sip::message::StatusCode;
-use crate::sip::negotiation::Capabilities;
-use crate::sip::trunk::Trunk;
 use crate::sip::ua::{IncomingInvite, LegCommand, LegEvent, UaEvent};
 use crate::store::JournalHandle;
 use crate::time::UnixMs;
+
+pub use super::media::codecs;
 
 /// Everything the switchboard works with. Shared by all calls.
 pub struct Exchange {
@@ -46,67 +46,47 @@ pub struct Exchange {
     pub journal: JournalHandle,
     /// Where calls live.
     pub workers: Workers,
-    /// RTP ports.
-    pub ports: PortPool,
+    /// What legs' media is made with.
+    pub media: MediaSettings,
+    /// The way to each leg.
+    pub lines: LegLines,
+    /// How calls leave.
+    pub outbound: Arc<dyn Outbound>,
+    /// Counts the calls of each trunk.
+    pub carriers: Carriers,
     /// Live calls.
     pub calls: Calls,
     /// Writes recordings, if the installation records at all.
     pub recordings: Option<RecordingWriter>,
-    /// Codecs of trunks that name none.
-    pub codecs: Vec<Codec>,
-    /// Listen for keys in the audio itself.
-    pub inband_dtmf: bool,
-    /// How long a packet that overtook another waits for it.
-    pub reorder_wait: Duration,
-    /// Most assistant audio that may wait to be heard.
-    pub playout_limit: Duration,
-    /// Hang up after this long without RTP; `None` never.
-    pub media_timeout: Option<Duration>,
     /// Answers in signalling.
     pub endpoint: EndpointHandle,
+    /// Set while the server stops: no call begins any more.
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Exchange {
+    /// Whether the server is stopping.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// What a call dials with.
+    pub fn kit(&self) -> Option<DialKit> {
+        Some(DialKit { outbound: Arc::clone(&self.outbound), endpoint: self.endpoint.clone() })
+    }
 }
 
 /// Runs until the endpoint stops. Admissions in progress are tracked in `tasks`.
 pub async fn run(exchange: Arc<Exchange>, mut events: mpsc::Receiver<UaEvent>, tasks: TaskTracker) {
-    let mut legs: HashMap<LegId, LegLine> = HashMap::new();
     while let Some(event) = events.recv().await {
         match event {
             UaEvent::Invite(invite) => {
-                let (line, inbox) = mpsc::channel(LEG_QUEUE);
                 let stop = exchange.workers.stop_token().child_token();
-                legs.insert(invite.leg, LegLine { line, stop: stop.clone() });
+                let inbox = exchange.lines.add(invite.leg, Some(stop.clone()));
                 tasks.spawn(admit(Arc::clone(&exchange), invite, inbox, stop));
             }
-            UaEvent::Leg(leg, event) => {
-                let last = matches!(
-                    event,
-                    LegEvent::Cancelled { .. } | LegEvent::Failed { .. } | LegEvent::Ended { .. }
-                );
-                if let Some(line) = legs.get(&leg) {
-                    line.tell(event);
-                }
-                if last {
-                    legs.remove(&leg);
-                }
-            }
-            UaEvent::Pong(_) => {}
-        }
-    }
-}
-
-/// The way to a leg on its worker.
-struct LegLine {
-    line: mpsc::Sender<LegEvent>,
-    stop: CancellationToken,
-}
-
-impl LegLine {
-    /// A leg that does not read its events is ended: its peer floods it, or its worker is stuck.
-    fn tell(&self, event: LegEvent) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.line.try_send(event) {
-            metrics::counter!("tandem_leg_queue_full_total").increment(1);
-            warn!("a leg does not keep up with its signalling and is ended");
-            self.stop.cancel();
+            UaEvent::Leg(leg, event) => exchange.lines.tell(leg, event),
+            UaEvent::Pong(_) | UaEvent::Answer { .. } | UaEvent::Phone(_) => {}
         }
     }
 }
@@ -133,11 +113,18 @@ async fn admit(
         refuse(&exchange, invite.leg, StatusCode::NOT_FOUND);
         return end(ledger, Disposition::Rejected, StatusCode::NOT_FOUND, "nobody has this number");
     };
-    let steps = exchange.planner.plan(&directory, &route).instrument(span.clone()).await;
+    let Some(permit) = exchange.carriers.enter_inbound(&invite.trunk.name) else {
+        let (status, reason) = (StatusCode::TEMPORARILY_UNAVAILABLE, "every channel of the trunk is in use");
+        refuse(&exchange, invite.leg, status);
+        return end(ledger, Disposition::Rejected, status, reason);
+    };
+    let permit = Permit::holding(permit);
+    let situation = Situation { kit: exchange.kit(), ..Situation::of(&invite) };
+    let steps = exchange.planner.plan(&directory, &route, &situation).instrument(span.clone()).await;
     let (handle, commands) = CallHandle::new(id, stop.clone());
     let listed = exchange.calls.enter(handle);
-    let media = leg_media(&exchange, &invite);
-    let arrival = Box::new(Arrival { invite, inbox, commands, stop, ledger, listed, media, route });
+    let media = exchange.media.leg(&invite.trunk, invite.local.ip(), invite.source.ip());
+    let arrival = Box::new(Arrival { invite, inbox, commands, stop, ledger, listed, media, route, permit });
     let leg = arrival.invite.leg;
     let runtime = tokio::runtime::Handle::current();
     let here = Arc::clone(&exchange);
@@ -160,6 +147,7 @@ struct Arrival {
     listed: Listed,
     media: LegMedia,
     route: Route,
+    permit: Permit,
 }
 
 /// The call's life on its worker.
@@ -186,13 +174,23 @@ fn build(
     surroundings: Surroundings,
     runtime: tokio::runtime::Handle,
 ) -> Option<Box<Call>> {
-    let Arrival { invite, inbox, commands, stop, ledger, listed, media, route } = arrival;
+    let Arrival { invite, inbox, commands, stop, ledger, listed, media, route, permit } = arrival;
     let endpoint = exchange.endpoint.clone();
     let offer = invite.offer.as_deref();
     match SipLeg::incoming(invite.leg, endpoint, inbox, surroundings.pacer, media, offer) {
         Ok(leg) => {
             let recordings = exchange.recordings.clone().filter(|_| route.recording);
-            let parts = Parts { leg, ledger, inbox: commands, stop, listed, recordings, runtime };
+            let parts = Parts {
+                leg,
+                ledger,
+                inbox: commands,
+                stop,
+                listed,
+                recordings,
+                runtime,
+                permit,
+                placed: false,
+            };
             Some(Box::new(Call::new(parts)))
         }
         Err(error) => {
@@ -203,7 +201,8 @@ fn build(
     }
 }
 
-struct Counted;
+/// Counts a call as active until it is dropped.
+pub(super) struct Counted;
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -220,55 +219,9 @@ fn created(invite: &IncomingInvite, route: Option<&Route>) -> CallEventKind {
         organization: route.and_then(|route| route.organization.clone()),
         assistant: route.and_then(Snapshot::first_assistant),
         sip_call_id: Some(invite.call_id.clone()),
+        verstat: None,
+        diversion: None,
     })
-}
-
-fn leg_media(exchange: &Exchange, invite: &IncomingInvite) -> LegMedia {
-    let profile = &invite.trunk.profile;
-    let own: Vec<Codec> = profile.codecs.iter().flat_map(|name| codecs(name)).copied().collect();
-    let known = if own.is_empty() { exchange.codecs.clone() } else { own };
-    let ptime_ms = u16::try_from(profile.ptime_ms).unwrap_or(20);
-    LegMedia {
-        ports: exchange.ports.clone(),
-        address: invite.local.ip(),
-        peer: invite.source.ip(),
-        capabilities: Capabilities { codecs: known, single_codec: true, ptime_ms, ..Capabilities::default() },
-        latch: LatchPolicy {
-            allowed: media_sources(&invite.trunk, invite.source.ip()),
-            ..LatchPolicy::default()
-        },
-        inband_dtmf: exchange.inband_dtmf,
-        reorder_wait: exchange.reorder_wait,
-        playout_limit: exchange.playout_limit,
-        media_timeout: match profile.media_timeout_s {
-            0 => exchange.media_timeout,
-            seconds => Some(Duration::from_secs(seconds)),
-        },
-    }
-}
-
-/// Who may send media beside the address in the SDP: the trunk's media networks and whoever signals.
-fn media_sources(trunk: &Trunk, signalling: IpAddr) -> Vec<IpNet> {
-    let mut allowed = trunk.allowed_media_networks().to_vec();
-    allowed.push(signalling.into());
-    allowed
-}
-
-/// The codecs of a name used in configuration and profiles, none for an unknown one. `L16` alone stands for
-/// every rate we speak it at, the highest first.
-pub fn codecs(name: &str) -> &'static [Codec] {
-    use crate::audio::SampleRate as Rate;
-    match name.to_ascii_lowercase().as_str() {
-        "pcmu" => &[Codec::Pcmu],
-        "pcma" => &[Codec::Pcma],
-        "g722" => &[Codec::G722],
-        "opus" => &[Codec::Opus],
-        "l16" => &[Codec::L16(Rate::HZ_24000), Codec::L16(Rate::HZ_16000), Codec::L16(Rate::HZ_8000)],
-        "l16/8000" => &[Codec::L16(Rate::HZ_8000)],
-        "l16/16000" => &[Codec::L16(Rate::HZ_16000)],
-        "l16/24000" => &[Codec::L16(Rate::HZ_24000)],
-        _ => &[],
-    }
 }
 
 fn refuse(exchange: &Exchange, leg: LegId, status: StatusCode) {
@@ -283,6 +236,3 @@ fn refuse(exchange: &Exchange, leg: LegId, status: StatusCode) {
 fn end(mut ledger: Ledger, disposition: Disposition, status: StatusCode, reason: &str) {
     ledger.end(Instant::now(), Ending::new(disposition, "system", status.get(), reason));
 }
-
-/// Events a leg may leave unread.
-const LEG_QUEUE: usize = 64;

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::pacer::{Pacer, Ticket};
 use super::ports::{PortGuard, PortPair};
+use super::srtp::MAX_OVERHEAD;
 use super::stream::{Stream, StreamEvent};
 
 /// What media tells its owner.
@@ -41,7 +42,9 @@ pub struct RtpMedia {
     stream: Stream,
     rtp: UdpSocket,
     rtcp: UdpSocket,
-    ticket: Ticket,
+    /// `None` while packets are relayed.
+    ticket: Option<Ticket>,
+    pacer: Pacer,
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
     packet: Vec<u8>,
@@ -62,10 +65,11 @@ impl RtpMedia {
             stream,
             rtp: UdpSocket::from_std(ports.rtp)?,
             rtcp: UdpSocket::from_std(ports.rtcp)?,
-            ticket: pacer.join(),
+            ticket: Some(pacer.join()),
+            pacer: pacer.clone(),
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             armed: None,
-            packet: Vec::with_capacity(256),
+            packet: Vec::with_capacity(256 + MAX_OVERHEAD),
             datagram: vec![0; LARGEST_DATAGRAM].into_boxed_slice(),
             reads_left: READS_A_TURN,
             _ports: ports.guard,
@@ -84,11 +88,12 @@ impl RtpMedia {
 
     /// Polls the grid, the sockets and the timer. Cancel-safe.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MediaSignal> {
+        self.park(false);
         loop {
             if let Some(event) = self.stream.poll_event() {
                 return Poll::Ready(MediaSignal::Event(event));
             }
-            if let Poll::Ready(tick) = self.ticket.poll_tick(cx) {
+            if let Some(Poll::Ready(tick)) = self.ticket.as_mut().map(|ticket| ticket.poll_tick(cx)) {
                 if tick.missed > 0 {
                     self.stream.skip(tick.missed);
                 }
@@ -107,6 +112,57 @@ impl RtpMedia {
             self.send_report(now);
             return Poll::Ready(MediaSignal::Audio { since: now });
         }
+    }
+
+    /// Leaves the grid (`true`): no slots, for a leg whose packets are relayed; or joins it again. Polling does
+    /// it by itself.
+    pub fn park(&mut self, parked: bool) {
+        if parked == self.ticket.is_none() {
+            return;
+        }
+        self.stream.park(Instant::now(), parked);
+        self.ticket = (!parked).then(|| self.pacer.join());
+    }
+
+    /// As [`poll`](Self::poll) for a leg whose packets leave on `to` as they are: polls sockets and timer, and
+    /// is ready with events only. Poll the other way round as well, with the same waker. See
+    /// [`relaying`](crate::rtp::stream::Stream::can_relay_to) for when it may be used.
+    pub fn poll_relay(&mut self, cx: &mut Context<'_>, to: &mut RtpMedia) -> Poll<MediaSignal> {
+        self.park(true);
+        self.reads_left = READS_A_TURN;
+        loop {
+            if let Some(event) = self.stream.poll_event() {
+                return Poll::Ready(MediaSignal::Event(event));
+            }
+            if self.poll_pass(cx, to).is_ready() || self.poll_rtcp(cx).is_ready() {
+                continue;
+            }
+            let now = ready!(self.poll_timer(cx));
+            self.stream.handle_timeout(now);
+            self.send_report(now);
+        }
+    }
+
+    /// Ready when a datagram was taken, and sent on if it is one to send.
+    fn poll_pass(&mut self, cx: &mut Context<'_>, to: &mut RtpMedia) -> Poll<()> {
+        if self.reads_left == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut buffer = ReadBuf::new(&mut self.datagram);
+        // An ICMP error of an earlier packet is no reason to stop; the socket is still good.
+        let Ok(source) = ready!(self.rtp.poll_recv_from(cx, &mut buffer)) else { return Poll::Ready(()) };
+        self.reads_left -= 1;
+        let now = Instant::now();
+        let Some(packet) = self.stream.relay_in(now, source, buffer.filled_mut()) else {
+            return Poll::Ready(());
+        };
+        if let Some(destination) = to.stream.relay_out(now, &packet, &mut to.packet)
+            && to.rtp.try_send_to(&to.packet, destination).is_err()
+        {
+            metrics::counter!("tandem_rtp_send_errors_total").increment(1);
+        }
+        Poll::Ready(())
     }
 
     /// Says goodbye over RTCP. The last thing to do.
@@ -142,7 +198,7 @@ impl RtpMedia {
             Ok(source) => {
                 self.reads_left -= 1;
                 let now = Instant::now();
-                self.stream.receive_rtp(now, source, buffer.filled());
+                self.stream.receive_rtp(now, source, buffer.filled_mut());
                 Poll::Ready(now)
             }
             // An ICMP error of an earlier packet; the socket is still good.
@@ -190,6 +246,12 @@ impl RtpMedia {
 impl Drop for RtpMedia {
     fn drop(&mut self) {
         self.finish();
+        let (failed, relayed) = (self.stream.counts().srtp_failed, self.stream.relayed());
+        for (name, count) in [("tandem_srtp_failed_total", failed), ("tandem_rtp_relayed_total", relayed)] {
+            if count > 0 {
+                metrics::counter!(name).increment(count);
+            }
+        }
     }
 }
 

@@ -96,6 +96,14 @@ pub fn is_rtcp(datagram: &[u8]) -> bool {
     matches!(datagram, [flags, 192..=223, ..] if flags >> 6 == VERSION)
 }
 
+/// The payload type of what may be RTP, by its first two octets; these are never encrypted.
+pub fn payload_type(datagram: &[u8]) -> Option<u8> {
+    match datagram {
+        [flags, kind, ..] if flags >> 6 == VERSION => Some(kind & 0x7f),
+        _ => None,
+    }
+}
+
 /// Length of the fixed header in bytes.
 pub const HEADER: usize = 12;
 const VERSION: u8 = 2;

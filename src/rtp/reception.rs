@@ -38,6 +38,15 @@ pub enum Outcome {
     Probation,
 }
 
+/// A packet that may be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Its number, extended beyond 16 bits.
+    pub number: u64,
+    /// The source or its numbering began anew.
+    pub restarted: bool,
+}
+
 /// Packet counts over all sources so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -187,6 +196,58 @@ impl Reception {
                 Outcome::Taken
             }
         }
+    }
+
+    /// Counts a packet that is passed on as it came, in any order: nothing is kept, nothing waits. `None` for
+    /// one that must not be passed on.
+    pub fn pass(&mut self, now: Instant, header: Header) -> Option<Passed> {
+        let passed = |number, restarted| Some(Passed { number, restarted });
+        let Some(source) = &mut self.source else {
+            self.begin(header.ssrc, header.sequence);
+            return passed(self.source.as_ref()?.sequence.highest(), true);
+        };
+        if source.ssrc != header.ssrc {
+            return self.pass_other_source(now, header);
+        }
+        let highest = source.sequence.highest();
+        let (received, expected) = (source.sequence.received(), source.sequence.expected());
+        match source.sequence.record(header.sequence) {
+            Arrival::Duplicate => {
+                self.past.duplicate += 1;
+                None
+            }
+            Arrival::Stray => None,
+            Arrival::Restart(number) => {
+                self.past.received += received;
+                self.past.expected += expected;
+                source.next = number + 1;
+                passed(number, true)
+            }
+            Arrival::New(number) => {
+                self.past.reordered += u64::from(number < highest);
+                source.next = source.next.max(number + 1);
+                passed(number, false)
+            }
+        }
+    }
+
+    /// The second packet in a row of a new source is believed; the first is lost.
+    fn pass_other_source(&mut self, now: Instant, header: Header) -> Option<Passed> {
+        let follows = |first: &Held| {
+            first.header.ssrc == header.ssrc && first.header.sequence.wrapping_add(1) == header.sequence
+        };
+        let first = self.candidate.take();
+        if !first.as_ref().is_some_and(follows) {
+            self.candidate = Some(self.keep(now, 0, Packet { header, payload: &[] }));
+            return None;
+        }
+        self.begin(header.ssrc, header.sequence);
+        Some(Passed { number: self.source.as_ref()?.sequence.highest(), restarted: true })
+    }
+
+    /// Forgets the packets that wait for others.
+    pub fn drop_held(&mut self) {
+        self.spare.extend(self.held.drain(..).map(|held| held.payload));
     }
 
     /// Gives up the holes whose time is over.

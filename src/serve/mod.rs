@@ -21,17 +21,22 @@ use crate::call::recording::RecordingWriter;
 use crate::call::worker::Workers;
 use crate::config::Config;
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
+use crate::routing::dialer::Dialer;
 use crate::routing::directory::{Directory, Snapshot};
+use crate::routing::lines::LegLines;
 use crate::routing::plan::Planner;
 use crate::routing::switchboard::{self, Exchange};
-use crate::rtp::PortPool;
+use crate::sip::carrier::Carriers;
 use crate::sip::endpoint::{Endpoint, EndpointHandle, Listener};
+use crate::sip::tap::{Recorder, Tap};
 use crate::store::journal::Journal;
 use crate::store::{Feed, JournalHandle, Store};
 use crate::telemetry;
 
 mod apply;
+mod carriers;
 mod parts;
+mod trace;
 
 /// What `tandem serve` is started with beside its configuration.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +86,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
 pub struct Server {
     exchange: Arc<Exchange>,
     endpoint: EndpointHandle,
+    carriers: Carriers,
     journal: JournalHandle,
     store: Store,
     http: http::Running,
@@ -109,42 +115,46 @@ impl Server {
         let directory = Directory::new(Snapshot::read(&store).await?);
         let planner = parts::planner(&config)?;
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
-        let ports = PortPool::new(parts::port_pool(&config))?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
-        let endpoint = Endpoint::start(parts::endpoint(&config)?, events)
+        let recorder = trace::recorder(&config)?;
+        let mut sip = parts::endpoint(&config)?;
+        sip.tap = recorder.clone().map(|tap| Arc::new(tap) as Arc<dyn Tap>);
+        let endpoint = Endpoint::start(sip, events)
             .await
             .context("opening the SIP sockets; choose another port in sip.listen or stop what uses it")?;
+        let carriers = carriers::start(&config, &endpoint)?;
         let calls = Calls::default();
+        let draining = Arc::new(AtomicBool::new(false));
+        let media = parts::media(&config)?;
+        let lines = LegLines::default();
+        let outbound =
+            parts::outbound(&config, endpoint.clone(), carriers.clone(), lines.clone(), media.clone())?;
         let exchange = Arc::new(Exchange {
             directory: directory.clone(),
             planner,
             journal: journal.clone(),
             workers,
-            ports,
+            media,
+            lines,
+            outbound: Arc::new(outbound),
+            carriers: carriers.clone(),
             calls: calls.clone(),
             recordings: parts::recordings(&config)?,
-            codecs: config
-                .media
-                .codecs
-                .iter()
-                .flat_map(|c| switchboard::codecs(c.as_str()))
-                .copied()
-                .collect(),
-            inband_dtmf: config.media.inband_dtmf,
-            reorder_wait: config.media.reorder_window,
-            playout_limit: config.media.max_playout,
-            media_timeout: Some(config.media.rtp_timeout).filter(|timeout| !timeout.is_zero()),
             endpoint: endpoint.clone(),
+            draining: Arc::clone(&draining),
         });
         let admissions = TaskTracker::new();
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
         let metrics = telemetry::Metrics::install()?;
         let upkeep = metrics.clone();
-        let (stopping, draining) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let stopping = CancellationToken::new();
         let api = Arc::new(Api {
             store: store.clone(),
             feed,
             calls,
+            carriers: carriers.clone(),
+            trace: recorder.filter(Recorder::keeps),
+            dialer: Dialer::new(&exchange),
             readiness: Box::new(Ready {
                 store: store.clone(),
                 journal: journal.clone(),
@@ -166,7 +176,18 @@ impl Server {
         });
         tokio::spawn(keep_up(upkeep, stopping.clone()));
         let http = http::start(api, config.http.listen, Some(&config.socket_path())).await?;
-        Ok(Self { exchange, endpoint, journal, store, http, stopping, draining, switchboard, admissions })
+        Ok(Self {
+            exchange,
+            endpoint,
+            carriers,
+            journal,
+            store,
+            http,
+            stopping,
+            draining,
+            switchboard,
+            admissions,
+        })
     }
 
     /// Where SIP is listened for, with the ports the system gave.
@@ -203,6 +224,9 @@ impl Server {
         if let Err(error) = self.endpoint.drain(true) {
             warn!(%error, "SIP cannot be told to refuse new calls");
         }
+        // Carriers we are registered with call elsewhere from here on.
+        let carriers = self.carriers.clone();
+        let leaving = tokio::spawn(async move { carriers.stop().await });
         let calls = self.exchange.calls.clone();
         info!(calls = calls.len(), limit_s = limit.as_secs(), "draining: new calls are refused");
         for call in calls.all() {
@@ -218,6 +242,9 @@ impl Server {
         }
         self.exchange.workers.stop_token().cancel();
         wait_for_calls(&calls, GOODBYE, &CancellationToken::new()).await;
+        if leaving.await.is_err() {
+            warn!("taking registrations back ended in a panic");
+        }
         // The last BYEs have left and are answered, or are given up.
         self.endpoint.stop(GOODBYE).await;
         if self.switchboard.await.is_err() {

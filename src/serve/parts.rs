@@ -1,21 +1,24 @@
 //! From configuration to parts: what each section of `tandem.toml` becomes.
 
+mod edge;
+
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::call::Prompts;
 use crate::call::recording::RecordingWriter;
-use crate::config::{
-    self, Config, InboundAuth, OptionsPolicy, ProviderSection, SipTransport, UnknownSources,
-};
+use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, UnknownSources};
 use crate::provider::openai::{NoiseReduction, OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
+use crate::routing::lines::LegLines;
+use crate::routing::media::{MediaSettings, codecs};
+use crate::routing::outbound::Trunking;
 use crate::routing::plan::Planner;
-use crate::rtp::PortPoolConfig;
-use crate::sip::endpoint::{EndpointConfig, Listener};
-use crate::sip::message::Transport;
+use crate::rtp::{PortPool, PortPoolConfig};
+use crate::sip::carrier::Carriers;
+use crate::sip::endpoint::{EndpointConfig, EndpointHandle, Listener};
 use crate::sip::profile::Profile;
 use crate::sip::transaction::TimerValues;
 use crate::sip::trunk::{Trunk, Trunks};
@@ -66,7 +69,7 @@ fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
 }
 
 /// The RTP ports.
-pub(super) fn port_pool(config: &Config) -> PortPoolConfig {
+fn port_pool(config: &Config) -> PortPoolConfig {
     let range = &config.media.rtp_ports;
     PortPoolConfig {
         first: range.first,
@@ -74,6 +77,33 @@ pub(super) fn port_pool(config: &Config) -> PortPoolConfig {
         quarantine: config.media.port_quarantine,
         ..PortPoolConfig::default()
     }
+}
+
+/// What legs' media is made with.
+pub(super) fn media(config: &Config) -> anyhow::Result<MediaSettings> {
+    let media = &config.media;
+    Ok(MediaSettings {
+        ports: PortPool::new(port_pool(config))?,
+        codecs: media.codecs.iter().flat_map(|c| codecs(c.as_str())).copied().collect(),
+        inband_dtmf: media.inband_dtmf,
+        reorder_wait: media.reorder_window,
+        playout_limit: media.max_playout,
+        media_timeout: Some(media.rtp_timeout).filter(|timeout| !timeout.is_zero()),
+    })
+}
+
+/// The way out over the trunks.
+pub(super) fn outbound(
+    config: &Config,
+    endpoint: EndpointHandle,
+    carriers: Carriers,
+    lines: LegLines,
+    media: MediaSettings,
+) -> anyhow::Result<Trunking> {
+    let trunks = trunks(config)?;
+    let advertise = config.sip.advertise;
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Trunking { endpoint, trunks, order: Vec::new(), lines, media, advertise, carriers, runtime })
 }
 
 /// The writer of recordings, if this installation records.
@@ -87,15 +117,10 @@ pub(super) fn recordings(config: &Config) -> anyhow::Result<Option<RecordingWrit
 /// The SIP endpoint: listeners, trunks, limits.
 pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
     let sip = &config.sip;
-    let listen = sip.listen.iter().filter_map(|listen| {
-        let transport = match listen.transport {
-            SipTransport::Udp => Transport::Udp,
-            SipTransport::Tcp => Transport::Tcp,
-            // The check of the configuration has said that TLS is not available.
-            SipTransport::Tls => return None,
-        };
-        Some(Listener { transport, address: listen.address })
-    });
+    let listen = sip
+        .listen
+        .iter()
+        .map(|listen| Listener { transport: edge::transport(listen.transport), address: listen.address });
     let mut endpoint = EndpointConfig::new(listen.collect(), trunks(config)?);
     endpoint.ua = UaConfig {
         advertise: sip.advertise,
@@ -108,6 +133,11 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
         refuse_unknown: sip.unknown_sources == UnknownSources::Refuse,
         ..UaConfig::default()
     };
+    endpoint.ua.flood = edge::flood(&sip.flood);
+    endpoint.ua.advertise_for = edge::advertise_for(config);
+    endpoint.tls = sip.tls.as_ref().map(edge::tls_files);
+    endpoint.tls_roots = edge::tls_roots(config);
+    endpoint.keep_alive = sip.keep_alive;
     endpoint.limits.message_bytes = sip.max_message_bytes as usize;
     endpoint.connections_max = sip.max_connections as usize;
     endpoint.idle_timeout = sip.idle_timeout;
@@ -115,7 +145,7 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
 }
 
 /// The trunks. Without any, a node that listens on loopback alone takes calls from this machine.
-fn trunks(config: &Config) -> anyhow::Result<Trunks> {
+pub(super) fn trunks(config: &Config) -> anyhow::Result<Trunks> {
     if config.trunk.is_empty() && config.sip.listen.iter().all(|listen| listen.address.ip().is_loopback()) {
         let mut local = Trunk::new("local", profile(config, "generic")?);
         local.allow = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
@@ -138,6 +168,7 @@ fn trunk(config: &Config, section: &config::Trunk) -> anyhow::Result<Trunk> {
     trunk.password.clone_from(&section.password);
     trunk.inbound_auth = section.inbound_auth == InboundAuth::Digest;
     trunk.max_calls = section.max_calls as usize;
+    super::carriers::outward(&mut trunk, section).with_context(|| format!("trunk {}", section.name))?;
     Ok(trunk)
 }
 

@@ -1,1 +1,77 @@
-//! SIP statuses and Q.850 causes, one made of the other (RFC 3326, RFC 3398).
+//! What one leg of a bridge is told about the end of the other (RFC 3326, RFC 3398).
+//!
+//! A final status of the far leg is either about the callee, and is passed, or about the hop between it and us
+//! (its challenge to our credentials, its view of our session timer, its overload), which is no business of
+//! the caller: that becomes a failure of ours. The `Reason` header says in Q.850 what the callee's network
+//! meant, in both directions.
+
+use super::header::cause::cause_for_status;
+use super::message::StatusCode;
+use super::ua::HangupReason;
+
+/// The status the caller gets for a call that the far leg ended with `status`.
+pub fn status_across(status: u16) -> StatusCode {
+    let passed = match status {
+        // Redirects are followed or not followed here; the caller has reached who it can reach.
+        0..400 => 480,
+        // Between the far hop and us.
+        401 | 402 | 407 | 420 | 421 | 422 | 423 | 481 | 482 | 483 | 491 | 493 | 494 => 500,
+        // RFC 3261 section 16.7: 503 says "send me nothing", and that is not the caller's trunk.
+        503 => 500,
+        400..700 => status,
+        _ => 500,
+    };
+    StatusCode::new(passed).unwrap_or(StatusCode::SERVER_INTERNAL_ERROR)
+}
+
+/// The `Reason` of a final response, or of the BYE to a caller who was answered already, for a far leg that
+/// refused with `status`.
+pub fn reason_across(status: u16, text: &str) -> HangupReason {
+    let cause = StatusCode::new(status).map_or(31, cause_for_status);
+    HangupReason { protocol: "Q.850", cause, text: text.to_owned() }
+}
+
+/// The `Reason` of the BYE to one leg when the other was hung up by its peer, which gave `cause` (Q.850), if it did.
+pub fn goodbye_across(cause: Option<u16>, text: &str) -> HangupReason {
+    let cause = cause.filter(|cause| (1..=127).contains(cause)).unwrap_or(16);
+    HangupReason { protocol: "Q.850", cause, text: text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_callee_is_passed_and_what_is_about_the_hop_is_not() {
+        for (far, near) in [
+            (486, 486),
+            (404, 404),
+            (480, 480),
+            (488, 488),
+            (600, 600),
+            (603, 603),
+            (302, 480),
+            (401, 500),
+            (407, 500),
+            (420, 500),
+            (422, 500),
+            (482, 500),
+            (483, 500),
+            (503, 500),
+            (504, 504),
+            (799, 500),
+        ] {
+            assert_eq!(status_across(far).get(), near, "{far}");
+        }
+    }
+
+    #[test]
+    fn the_reason_says_in_q850_what_the_callees_network_meant() {
+        for (status, cause) in [(486, 17), (404, 1), (480, 18), (503, 41), (603, 21), (487, 16)] {
+            assert_eq!(reason_across(status, "x").cause, cause, "{status}");
+        }
+        assert_eq!(goodbye_across(Some(34), "x").cause, 34);
+        assert_eq!(goodbye_across(None, "x").cause, 16);
+        assert_eq!(goodbye_across(Some(300), "x").cause, 16);
+    }
+}

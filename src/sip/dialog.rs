@@ -114,6 +114,21 @@ impl Dialog {
         self.numbered(method, self.local_cseq)
     }
 
+    /// Takes the next number of ours, for a request that is sent again.
+    pub fn next_cseq(&mut self) -> u32 {
+        self.local_cseq += 1;
+        self.local_cseq
+    }
+
+    /// This dialog, made by a 2xx, as the continuation of its early one: route set and target are new, the numbers go
+    /// on (RFC 3261 section 13.2.2.4).
+    #[must_use]
+    pub fn continuing(mut self, early: &Self) -> Self {
+        self.local_cseq = self.local_cseq.max(early.local_cseq);
+        self.remote_cseq = self.remote_cseq.max(early.remote_cseq);
+        self
+    }
+
     /// The ACK of a 2xx to the INVITE with this number (section 13.2.2.4).
     pub fn ack(&self, invite_cseq: u32) -> Request {
         self.numbered(Method::Ack, invite_cseq)

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::{Connections, Table};
+use super::headers::HeaderName;
 use super::limits::Limits;
-use super::message::Transport;
-use super::tcp::{self, Connection, count_closed};
-use super::transport::{ConnectionId, Incoming, Target};
+use super::message::{Message, Method, Transport};
+use super::stun;
+use super::tap::{Seen, Tap};
+use super::tcp::{self, count_closed};
+use super::tls::{Certificates, Connector, HostNames, TlsError, TlsFiles, TlsRoots};
+use super::transaction::tag_in;
+use super::transport::{ConnectionId, HostId, Incoming, Target};
 use super::trunk::Trunks;
-use super::ua::{LegCommand, OutgoingInvite, Output, Pong, UaConfig, UaEvent, UserAgent};
-use super::udp::{self, LocalAddresses};
+use super::ua::{
+    Advertised, Answer, LegCommand, OutRequest, OutgoingInvite, Output, Pong, UaConfig, UaEvent, UserAgent,
+    shown_ip,
+};
+use super::udp::{self, LocalAddresses, Sockets};
 use crate::id::LegId;
 use crate::time::UnixMs;
 
@@ -49,8 +57,15 @@ pub struct EndpointConfig {
     /// A message that has begun on a stream must be complete within this time, or somebody holds the connection
     /// open on purpose. Default 10 s.
     pub message_timeout: Duration,
-    /// Certificate and key of `tls://` listeners.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Certificate and key of `tls://` and `wss://` listeners.
+    pub tls: Option<TlsFiles>,
+    /// Whose certificates are believed when we connect by TLS.
+    pub tls_roots: TlsRoots,
+    /// Sees every message of sources we listen to.
+    pub tap: Option<Arc<dyn Tap>>,
+    /// How often a stream that a call depends on, and that we opened, is kept alive (RFC 5626 section 4.4.1), and a
+    /// WebSocket pinged. Default 25 s; zero: never.
+    pub keep_alive: Duration,
 }
 
 impl EndpointConfig {
@@ -65,11 +80,15 @@ impl EndpointConfig {
             idle_timeout: Duration::from_secs(300),
             message_timeout: Duration::from_secs(10),
             tls: None,
+            tls_roots: TlsRoots::default(),
+            tap: None,
+            keep_alive: Duration::from_secs(25),
         }
     }
 }
 
-/// A transport and an address: `udp://0.0.0.0:5060`, `tcp://[::]:5060`, `tls://0.0.0.0:5061`.
+/// A transport and an address: `udp://0.0.0.0:5060`, `tcp://[::]:5060`, `tls://0.0.0.0:5061`, `ws://127.0.0.1:8088`,
+/// `wss://0.0.0.0:443`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// The transport.
@@ -80,7 +99,9 @@ pub struct Listener {
 
 /// Text that names no listener.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no SIP listener; write it as udp://0.0.0.0:5060, tcp://[::]:5060 or tls://0.0.0.0:5061")]
+#[error(
+    "`{0}` is no SIP listener; write it as udp://0.0.0.0:5060, tcp://[::]:5060, tls://0.0.0.0:5061, ws://127.0.0.1:8088 or wss://0.0.0.0:443"
+)]
 pub struct ListenerError(String);
 
 impl FromStr for Listener {
@@ -89,9 +110,7 @@ impl FromStr for Listener {
     fn from_str(text: &str) -> Result<Self, ListenerError> {
         let error = || ListenerError(text.to_owned());
         let (scheme, address) = text.split_once("://").ok_or_else(error)?;
-        let transport = Transport::from_token(scheme)
-            .filter(|t| matches!(t, Transport::Udp | Transport::Tcp | Transport::Tls))
-            .ok_or_else(error)?;
+        let transport = Transport::from_token(scheme).ok_or_else(error)?;
         Ok(Self { transport, address: address.parse().map_err(|_| error())? })
     }
 }
@@ -107,9 +126,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// A `tls://` listener without a certificate.
-    #[error("listening on tls://{0} needs sip.tls.certificate and sip.tls.private_key")]
-    NoCertificate(SocketAddr),
+    /// A `tls://` or `wss://` listener without a certificate.
+    #[error("listening on {}://{} needs sip.tls.certificate and sip.tls.private_key", .0.transport.uri_token(), .0.address)]
+    NoCertificate(Listener),
+    /// Certificates that cannot be used.
+    #[error("setting up TLS for SIP")]
+    Tls(#[from] TlsError),
 }
 
 /// Why a request of the layer above was not taken.
@@ -135,6 +157,8 @@ pub struct Endpoint;
 pub struct EndpointHandle {
     asks: mpsc::Sender<Ask>,
     listeners: Arc<[Listener]>,
+    hosts: HostNames,
+    shown: Arc<(Option<IpAddr>, Vec<Advertised>)>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -143,18 +167,64 @@ enum Ask {
     Command(LegId, LegCommand),
     Invite(LegId, Box<OutgoingInvite>),
     Ping(Target, oneshot::Sender<Pong>),
+    Request(Box<OutRequest>, oneshot::Sender<Result<Answer, EndpointError>>),
     Drain(bool),
+    Trunks(Box<Trunks>),
     /// Answered once no leg and no request of ours is left.
     Idle(oneshot::Sender<()>),
     Count(oneshot::Sender<usize>),
 }
 
+/// How the socket tasks reach the endpoint.
+///
+/// What they say that would make new state waits in a queue of its own, so that a flood of it does not hold up what
+/// is said in calls.
+#[derive(Clone)]
+pub(super) struct ToEndpoint {
+    pub(super) first: mpsc::Sender<Wire>,
+    pub(super) fresh: mpsc::Sender<Wire>,
+    /// Messages are wanted as they came, too.
+    pub(super) tapped: bool,
+}
+
+impl ToEndpoint {
+    /// The queue for this message. A CANCEL stays behind its INVITE.
+    pub(super) fn queue(&self, incoming: &Incoming) -> &mpsc::Sender<Wire> {
+        let fresh = match &incoming.message {
+            Ok(Message::Response(_)) => false,
+            Ok(Message::Request(request)) => match request.method {
+                Method::Cancel => true,
+                Method::Ack | Method::Bye => false,
+                _ => tag_in(&request.headers, HeaderName::To).is_none(),
+            },
+            Err(_) => true,
+        };
+        if fresh { &self.fresh } else { &self.first }
+    }
+}
+
 /// What the socket tasks tell the endpoint.
 pub(super) enum Wire {
     Message(Box<Incoming>),
-    Accepted { stream: TcpStream, transport: Transport, remote: SocketAddr, local: SocketAddr },
-    Idle { id: ConnectionId },
-    Closed { id: ConnectionId, broken: bool },
+    Accepted {
+        stream: TcpStream,
+        transport: Transport,
+        remote: SocketAddr,
+        local: SocketAddr,
+    },
+    Idle {
+        id: ConnectionId,
+    },
+    Closed {
+        id: ConnectionId,
+        broken: bool,
+    },
+    /// What looks like STUN, on the datagram socket bound here.
+    Stun {
+        bound: SocketAddr,
+        source: SocketAddr,
+        datagram: Bytes,
+    },
 }
 
 impl Endpoint {
@@ -169,7 +239,19 @@ impl Endpoint {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let limits = Arc::new(config.limits.clone());
-        let (wire, from_wire) = mpsc::channel(WIRE_QUEUE);
+        let (first, from_first) = mpsc::channel(WIRE_QUEUE);
+        let (fresh, from_fresh) = mpsc::channel(FRESH_QUEUE);
+        let wire = ToEndpoint { first, fresh, tapped: config.tap.is_some() };
+        let hosts = HostNames::default();
+        let connector = Connector::new(&config.tls_roots, hosts.clone())?;
+        let certificates = match config.tls {
+            Some(files) => {
+                let (certificates, renewal) = Certificates::load(files, stop.clone())?;
+                tasks.spawn(renewal);
+                Some(certificates)
+            }
+            None => None,
+        };
         let mut sockets = Sockets::default();
         let mut listeners = Vec::new();
         for listener in &config.listen {
@@ -190,8 +272,9 @@ impl Endpoint {
                     sockets.udp.push((bound, socket));
                     bound
                 }
-                Transport::Tls if config.tls.is_none() => {
-                    return Err(StartError::NoCertificate(listener.address));
+                Transport::Tls | Transport::Wss if certificates.is_none() => {
+                    stop.cancel();
+                    return Err(StartError::NoCertificate(*listener));
                 }
                 Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                     let accepting = tcp::bind(listener.address).map_err(error)?;
@@ -205,33 +288,37 @@ impl Endpoint {
         }
         let (asks, from_calls) = mpsc::channel(ASK_QUEUE);
         let mut ua = config.ua;
+        let shown = Arc::new((ua.advertise, ua.advertise_for.clone()));
         ua.listeners = listeners.iter().map(|listener| (listener.transport, listener.address)).collect();
         ua.epoch = Some((Instant::now().into_std(), UnixMs::now()));
         let driver = Driver {
             ua: UserAgent::new(ua, config.trunks, StdRng::from_rng(&mut rand::rng())),
             sockets,
             connections: Connections {
-                open: HashMap::new(),
-                by_remote: HashMap::new(),
-                next: 0,
                 max: config.connections_max,
                 idle_timeout: config.idle_timeout,
                 message_timeout: config.message_timeout,
+                keep_alive: config.keep_alive,
                 limits,
                 wire,
                 stop: stop.clone(),
                 tasks: tasks.clone(),
-                tls: config.tls.map(TlsAcceptor::from),
+                certificates,
+                connector,
+                table: Table::default(),
             },
             events,
             backlog: VecDeque::new(),
             pings: HashMap::new(),
-            next_ping: 0,
+            answers: HashMap::new(),
+            next_ask: 0,
+            hosts: hosts.clone(),
+            tap: config.tap,
             idle: Vec::new(),
         };
-        tasks.spawn(driver.run(from_calls, from_wire, stop.clone()));
+        tasks.spawn(driver.run(from_calls, from_first, from_fresh, stop.clone()));
         tasks.close();
-        Ok(EndpointHandle { asks, listeners: listeners.into(), stop, tasks })
+        Ok(EndpointHandle { asks, listeners: listeners.into(), hosts, shown, stop, tasks })
     }
 }
 
@@ -283,6 +370,36 @@ impl EndpointHandle {
         let listener = self.listeners.iter().find(fits).ok_or(EndpointError::NoListener(remote))?;
         let local = LocalAddresses::new(listener.address).towards(remote);
         Ok(Target::new(transport, remote, local.ok_or(EndpointError::NoListener(remote))?))
+    }
+
+    /// The number of a name that a TLS peer must prove, for [`Target::named`]; `None` when the name is empty or too
+    /// many are known.
+    pub fn host(&self, name: &str) -> Option<HostId> {
+        self.hosts.number(name)
+    }
+
+    /// Sends a request outside of any dialog, such as REGISTER or OPTIONS, and waits for its final answer; with none
+    /// that is 408 after 32 s. What the request leaves out is made here, and challenges are answered.
+    ///
+    /// # Errors
+    /// When the endpoint is overloaded or has stopped.
+    pub async fn request(&self, request: OutRequest) -> Result<Answer, EndpointError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Ask::Request(Box::new(request), answer))?;
+        answered.await.map_err(|_| EndpointError::Stopped)?
+    }
+
+    /// The address that this target reaches us at: the one to put into SDP.
+    pub fn shown(&self, target: &Target) -> IpAddr {
+        shown_ip(self.shown.0, &self.shown.1, target)
+    }
+
+    /// Replaces the trunks: sources learnt from DNS, or a new configuration. Calls that exist keep theirs.
+    ///
+    /// # Errors
+    /// When the endpoint is overloaded or has stopped.
+    pub fn trunks(&self, trunks: Trunks) -> Result<(), EndpointError> {
+        self.ask(Ask::Trunks(Box::new(trunks)))
     }
 
     /// Where it really listens, in the order of the configuration.
@@ -341,7 +458,11 @@ struct Driver {
     /// Events the layer above had no room for.
     backlog: VecDeque<UaEvent>,
     pings: HashMap<u64, oneshot::Sender<Pong>>,
-    next_ping: u64,
+    answers: HashMap<u64, oneshot::Sender<Result<Answer, EndpointError>>>,
+    /// Numbers pings and requests.
+    next_ask: u64,
+    hosts: HostNames,
+    tap: Option<Arc<dyn Tap>>,
     idle: Vec<oneshot::Sender<()>>,
 }
 
@@ -349,7 +470,8 @@ impl Driver {
     async fn run(
         mut self,
         mut asks: mpsc::Receiver<Ask>,
-        mut wire: mpsc::Receiver<Wire>,
+        mut first: mpsc::Receiver<Wire>,
+        mut fresh: mpsc::Receiver<Wire>,
         stop: CancellationToken,
     ) {
         let events = self.events.clone();
@@ -374,11 +496,8 @@ impl Driver {
                     _ => self.backlog.clear(),
                 },
                 () = sleep_until(wake), if wake.is_some() => self.ua.handle_timeout(now()),
-                message = wire.recv(), if reading => {
-                    if let Some(message) = message {
-                        self.heard(message);
-                    }
-                }
+                Some(wire) = first.recv(), if reading => self.heard(wire),
+                Some(wire) = fresh.recv(), if reading => self.heard(wire),
             }
         }
     }
@@ -388,11 +507,13 @@ impl Driver {
             Ask::Command(leg, command) => self.ua.command(now(), leg, command),
             Ask::Invite(leg, invite) => self.ua.invite(now(), leg, *invite),
             Ask::Ping(target, answer) => {
-                self.next_ping += 1;
-                self.pings.insert(self.next_ping, answer);
-                self.ua.ping(now(), self.next_ping, target);
+                self.next_ask += 1;
+                self.pings.insert(self.next_ask, answer);
+                self.ua.ping(now(), self.next_ask, target);
             }
+            Ask::Request(request, answer) => self.request(*request, answer),
             Ask::Drain(draining) => self.ua.drain(draining),
+            Ask::Trunks(trunks) => self.ua.set_trunks(*trunks),
             Ask::Idle(answer) => self.idle.push(answer),
             Ask::Count(answer) => {
                 // Who asked may have gone.
@@ -403,7 +524,18 @@ impl Driver {
 
     fn heard(&mut self, wire: Wire) {
         match wire {
-            Wire::Message(incoming) => self.ua.receive(now(), *incoming),
+            Wire::Message(incoming) => {
+                self.tap_incoming(&incoming);
+                self.ua.receive(now(), *incoming);
+            }
+            Wire::Stun { bound, source, datagram } => {
+                // Strangers hear nothing here either.
+                if self.ua.may_connect(source)
+                    && let Some(answer) = stun::answer(&datagram, source)
+                {
+                    self.sockets.send_from(bound, source, &answer);
+                }
+            }
             Wire::Accepted { stream, transport, remote, local } => {
                 if self.ua.may_connect(remote) {
                     self.connections.take(stream, transport, remote, local);
@@ -438,6 +570,11 @@ impl Driver {
                         let _gone = answer.send(pong);
                     }
                 }
+                Output::Event(UaEvent::Answer { id, answer }) => {
+                    if let Some(waiting) = self.answers.remove(&id) {
+                        let _gone = waiting.send(Ok(*answer));
+                    }
+                }
                 Output::Event(event) => self.tell(event),
             }
         }
@@ -458,7 +595,46 @@ impl Driver {
         metrics::gauge!("tandem_sip_event_backlog").set(self.backlog.len() as f64);
     }
 
+    fn request(&mut self, request: OutRequest, answer: oneshot::Sender<Result<Answer, EndpointError>>) {
+        // Who gave up waiting makes room first.
+        if self.answers.len() >= ANSWERS_MAX {
+            self.answers.retain(|_, waiting| !waiting.is_closed());
+        }
+        if self.answers.len() >= ANSWERS_MAX {
+            let _gone = answer.send(Err(EndpointError::Busy));
+            return;
+        }
+        self.next_ask += 1;
+        self.answers.insert(self.next_ask, answer);
+        self.ua.request(now(), self.next_ask, request);
+    }
+
+    fn tap_incoming(&self, incoming: &Incoming) {
+        if let Some(tap) = &self.tap
+            && (tap.wants_strangers() || self.ua.may_connect(incoming.source))
+        {
+            let Incoming { transport, local, source, ref raw, .. } = *incoming;
+            let seen = Seen { outgoing: false, transport, local, remote: source, bytes: raw };
+            tap.message(now(), &seen);
+        }
+    }
+
+    /// A peer of a trunk that is reached by address proves the name the trunk is configured with: routes inside calls
+    /// often are addresses, and hardly a certificate holds one.
+    fn proven(&self, target: Target) -> Target {
+        if target.transport != Transport::Tls || target.name.is_some() || self.connections.has(&target) {
+            return target;
+        }
+        let name = self.ua.name_of_peer(target.remote.ip()).and_then(|name| self.hosts.number(name));
+        Target { name, ..target }
+    }
+
     fn send(&mut self, target: Target, bytes: Bytes) {
+        if let Some(tap) = &self.tap {
+            let Target { transport, local, remote, .. } = target;
+            tap.message(now(), &Seen { outgoing: true, transport, local, remote, bytes: &bytes });
+        }
+        let target = self.proven(target);
         let sent = match target.transport {
             Transport::Udp => self.sockets.send(&target, &bytes),
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
@@ -479,133 +655,6 @@ impl Driver {
     }
 }
 
-/// The datagram sockets.
-#[derive(Default)]
-struct Sockets {
-    udp: Vec<(SocketAddr, Arc<UdpSocket>)>,
-}
-
-impl Sockets {
-    /// Whether it was sent, or will be asked for again: a full buffer loses a datagram like any network.
-    fn send(&self, target: &Target, bytes: &[u8]) -> bool {
-        let fits = |bound: &SocketAddr| bound.is_ipv4() == target.remote.is_ipv4();
-        let exact = |bound: &SocketAddr| {
-            bound.port() == target.local.port()
-                && (bound.ip().is_unspecified() || bound.ip() == target.local.ip())
-        };
-        let mut all = self.udp.iter().filter(|(bound, _)| fits(bound));
-        let found = all.clone().find(|(bound, _)| exact(bound)).or_else(|| all.next());
-        let Some((_, socket)) = found else { return false };
-        match socket.try_send_to(bytes, target.remote) {
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                metrics::counter!("tandem_sip_dropped_total", "reason" => "send_buffer").increment(1);
-                true
-            }
-            Err(error) => {
-                tracing::debug!(%error, "sending a SIP datagram");
-                // A refusal is an answer to an earlier datagram; timers decide about this one.
-                error.kind() == io::ErrorKind::ConnectionRefused
-            }
-        }
-    }
-}
-
-/// The stream connections.
-struct Connections {
-    open: HashMap<ConnectionId, Open>,
-    by_remote: HashMap<(Transport, SocketAddr), ConnectionId>,
-    next: u64,
-    max: usize,
-    idle_timeout: Duration,
-    message_timeout: Duration,
-    limits: Arc<Limits>,
-    wire: mpsc::Sender<Wire>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    tls: Option<TlsAcceptor>,
-}
-
-struct Open {
-    transport: Transport,
-    remote: SocketAddr,
-    outgoing: mpsc::Sender<Bytes>,
-}
-
-impl Connections {
-    fn take(&mut self, stream: TcpStream, transport: Transport, remote: SocketAddr, local: SocketAddr) {
-        let Some(connection) = self.add(transport, remote, local) else { return count_closed("too_many") };
-        // Signalling is small and must not wait for more to say.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "SIP connection keeps Nagle's algorithm");
-        }
-        let tls = self.tls.clone().filter(|_| transport == Transport::Tls);
-        self.tasks.spawn(connection.serve(stream, tls));
-    }
-
-    /// Whether it was queued. A full queue means a peer that does not read: its connection is closed.
-    fn send(&mut self, target: &Target, bytes: Bytes) -> bool {
-        let by_remote = || self.by_remote.get(&(target.transport, target.remote)).copied();
-        let known = target.connection.filter(|id| self.open.contains_key(id)).or_else(by_remote);
-        let id = match known.or_else(|| self.connect(target)) {
-            Some(id) => id,
-            None => return false,
-        };
-        let Some(open) = self.open.get(&id) else { return false };
-        if open.outgoing.try_send(bytes).is_ok() {
-            return true;
-        }
-        count_closed("slow_reader");
-        self.close(id);
-        false
-    }
-
-    fn connect(&mut self, target: &Target) -> Option<ConnectionId> {
-        // Towards TLS peers a certificate check is due, which outbound trunks bring.
-        if target.transport != Transport::Tcp {
-            return None;
-        }
-        let connection = self.add(target.transport, target.remote, target.local)?;
-        let id = connection.id;
-        self.tasks.spawn(connection.connect());
-        Some(id)
-    }
-
-    fn add(&mut self, transport: Transport, remote: SocketAddr, local: SocketAddr) -> Option<Connection> {
-        if self.open.len() >= self.max {
-            return None;
-        }
-        self.next += 1;
-        let id = ConnectionId(self.next);
-        let (sender, outgoing) = mpsc::channel(WRITE_QUEUE);
-        self.open.insert(id, Open { transport, remote, outgoing: sender });
-        self.by_remote.insert((transport, remote), id);
-        metrics::gauge!("tandem_sip_connections").set(self.open.len() as f64);
-        Some(Connection {
-            id,
-            transport,
-            remote,
-            local,
-            limits: Arc::clone(&self.limits),
-            idle_timeout: self.idle_timeout,
-            message_timeout: self.message_timeout,
-            wire: self.wire.clone(),
-            outgoing,
-            stop: self.stop.clone(),
-        })
-    }
-
-    fn close(&mut self, id: ConnectionId) -> Option<(Transport, SocketAddr)> {
-        let open = self.open.remove(&id)?;
-        let key = (open.transport, open.remote);
-        if self.by_remote.get(&key) == Some(&id) {
-            self.by_remote.remove(&key);
-        }
-        metrics::gauge!("tandem_sip_connections").set(self.open.len() as f64);
-        Some(key)
-    }
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
@@ -617,14 +666,17 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Messages read and not yet handled.
+/// Messages of calls read and not yet handled.
 const WIRE_QUEUE: usize = 1_024;
+/// Messages that would make new state, likewise. Short, so that a new call that does get in does not wait long
+/// behind a flood.
+const FRESH_QUEUE: usize = 512;
+/// Requests outside of dialogs that wait for their answers.
+const ANSWERS_MAX: usize = 4_096;
 /// Commands not yet handled; the endpoint takes them before anything else.
 const ASK_QUEUE: usize = 8_192;
 /// Events that wait for the layer above; beyond it the network is not read.
 const BACKLOG_MAX: usize = 1_024;
-/// Messages that wait for one slow peer.
-const WRITE_QUEUE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -634,7 +686,7 @@ mod tests {
     fn listeners_are_written_as_urls() {
         let listener: Listener = "tcp://[::]:5060".parse().expect("a listener");
         assert_eq!((listener.transport, listener.address.port()), (Transport::Tcp, 5060));
-        for wrong in ["5060", "ws://0.0.0.0:80", "udp://example.com:5060", "udp://0.0.0.0"] {
+        for wrong in ["5060", "http://0.0.0.0:80", "udp://example.com:5060", "udp://0.0.0.0"] {
             assert!(wrong.parse::<Listener>().is_err(), "{wrong}");
         }
     }

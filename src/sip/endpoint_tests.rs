@@ -17,10 +17,10 @@ use super::ua::{EndedBy, LegCommand, LegEvent, OutgoingInvite, UaEvent};
 use super::uri::Uri;
 use crate::id::LegId;
 
-const SDP: &[u8] =
+pub(super) const SDP: &[u8] =
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
 
-fn config(listen: &[&str], allow: &str) -> EndpointConfig {
+pub(super) fn config(listen: &[&str], allow: &str) -> EndpointConfig {
     let mut trunk = Trunk::new("test", Arc::new(Profile::default()));
     trunk.allow = vec![allow.parse().expect("a network")];
     let listen = listen.iter().map(|text| text.parse().expect("a listener")).collect();
@@ -33,19 +33,23 @@ async fn start(listen: &[&str], allow: &str) -> (EndpointHandle, mpsc::Receiver<
     (endpoint.expect("loopback ports are free"), received)
 }
 
-fn address(endpoint: &EndpointHandle, transport: Transport) -> SocketAddr {
+pub(super) fn address(endpoint: &EndpointHandle, transport: Transport) -> SocketAddr {
     let found = endpoint.local_addrs().iter().find(|l: &&Listener| l.transport == transport);
     found.expect("it listens").address
 }
 
-async fn next(events: &mut mpsc::Receiver<UaEvent>) -> UaEvent {
+pub(super) async fn next(events: &mut mpsc::Receiver<UaEvent>) -> UaEvent {
     timeout(Duration::from_secs(5), events.recv()).await.expect("in time").expect("the endpoint runs")
 }
 
-async fn next_of_leg(events: &mut mpsc::Receiver<UaEvent>) -> LegEvent {
-    match next(events).await {
-        UaEvent::Leg(_, event) => event,
-        other => panic!("not a leg's: {other:?}"),
+pub(super) async fn next_of_leg(events: &mut mpsc::Receiver<UaEvent>) -> LegEvent {
+    loop {
+        match next(events).await {
+            // 100 Trying: the callee has the INVITE.
+            UaEvent::Leg(_, LegEvent::Progress { status, .. }) if status.get() == 100 => {}
+            UaEvent::Leg(_, event) => return event,
+            other => panic!("not a leg's: {other:?}"),
+        }
     }
 }
 
@@ -54,16 +58,9 @@ async fn whole_call(listen: &str, allow: &str, transport: Transport) {
     let (callee, mut callee_events) = start(&[listen], allow).await;
     let leg = LegId::fresh();
     let target = caller.target(transport, address(&callee, transport)).expect("a listener fits");
-    let invite = OutgoingInvite {
-        target,
-        to: Uri::sip("100", &target.remote.ip().to_string(), None).expect("a URI"),
-        from: Uri::sip("200", &target.local.ip().to_string(), None).expect("a URI"),
-        from_display: None,
-        sdp: Some(SDP.into()),
-        trunk: None,
-        credentials: None,
-        headers: Vec::new(),
-    };
+    let to = Uri::sip("100", &target.remote.ip().to_string(), None).expect("a URI");
+    let from = Uri::sip("200", &target.local.ip().to_string(), None).expect("a URI");
+    let invite = OutgoingInvite { sdp: Some(SDP.into()), ..OutgoingInvite::new(target, to, from) };
     caller.invite(leg, invite).expect("the endpoint takes it");
     let UaEvent::Invite(invited) = next(&mut callee_events).await else { panic!("not an INVITE") };
     assert_eq!(invited.called, "100");
@@ -112,7 +109,7 @@ async fn a_call_over_ipv6_where_the_system_has_it() {
     whole_call("tcp://[::1]:0", "::1/128", Transport::Tcp).await;
 }
 
-fn options(transport: &str) -> String {
+pub(super) fn options(transport: &str) -> String {
     format!(
         "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/{transport} 127.0.0.1:9;branch=z9hG4bK1;rport\r\n\
          From: <sip:a@b>;tag=1\r\nTo: <sip:x@127.0.0.1>\r\nCall-ID: 1@b\r\nCSeq: 1 OPTIONS\r\n\

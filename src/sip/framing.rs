@@ -17,6 +17,8 @@ pub struct StreamFramer {
     /// How far `buffer` was searched for the empty line that ends a head.
     searched: usize,
     state: State,
+    /// The octets of the message that was given last.
+    last: Bytes,
 }
 
 /// What a stream gave.
@@ -50,7 +52,7 @@ enum State {
 impl StreamFramer {
     /// A framer for a new connection. It holds at most one message of `limits.message_bytes` and one chunk.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, buffer: BytesMut::new(), searched: 0, state: State::Between }
+        Self { limits, buffer: BytesMut::new(), searched: 0, state: State::Between, last: Bytes::new() }
     }
 
     /// Takes octets in the order they came. Call [`StreamFramer::next_frame`] until `None` after each.
@@ -84,6 +86,11 @@ impl StreamFramer {
     /// a message that has begun.
     pub fn is_idle(&self) -> bool {
         self.state == State::Between && self.buffer.iter().all(|b| matches!(b, b'\r' | b'\n'))
+    }
+
+    /// The octets of the message, or of what was to be one, that [`StreamFramer::next_frame`] gave last.
+    pub fn last_octets(&self) -> &Bytes {
+        &self.last
     }
 
     /// Octets held.
@@ -164,6 +171,7 @@ impl StreamFramer {
         let wire = self.buffer.split_to(head + body).freeze();
         self.searched = 0;
         self.state = State::Between;
+        self.last = wire.clone();
         Some(match parse_message(wire, &self.limits) {
             Ok(message) => Frame::Message(message),
             Err(error) if error.problem == ParseProblem::NotSip => {

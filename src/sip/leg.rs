@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::endpoint::EndpointHandle;
 use super::message::StatusCode;
 use super::negotiation::{Capabilities, MediaPlan, Negotiation, NegotiationError};
+use super::profile::DtmfMethod;
 use super::ua::{EndedBy, HangupReason, LegCommand, LegEvent};
 use crate::audio::Codec;
 use crate::event::Quality;
@@ -26,82 +27,10 @@ use crate::rtp::{
 };
 use crate::time::UnixMs;
 
-/// What a leg tells its call.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LegSignal {
-    /// Audio of the party waits in [`SipLeg::take_audio`].
-    Audio {
-        /// When the oldest of it was read from the socket.
-        since: Instant,
-    },
-    /// A slot has passed; what it put on the wire can be read with [`SipLeg::sent_frame`].
-    Sent {
-        /// When its packet was due.
-        due: Instant,
-        /// An item's audio was in it.
-        item: bool,
-    },
-    /// A key was pressed.
-    Dtmf {
-        /// `0`-`9`, `*`, `#`, `A`-`D`.
-        digit: char,
-        /// `rtp`, `inband` or `info`.
-        method: &'static str,
-    },
-    /// The first frame of an item has left.
-    ItemStarted(ItemKey),
-    /// The last frame of an item has left.
-    ItemFinished {
-        /// Which.
-        item: ItemKey,
-        /// All of it.
-        played_ms: u64,
-    },
-    /// Hold, unhold or another codec, by the peer.
-    MediaChanged {
-        /// `active` or `held_by_peer`.
-        state: &'static str,
-        /// The codec we send now.
-        codec: Codec,
-    },
-    /// All keys of [`SipLeg::send_dtmf`] have been sent.
-    DtmfSent,
-    /// Outgoing call: it rings.
-    Ringing {
-        /// 101 to 199.
-        status: u16,
-    },
-    /// The dialog is confirmed: our 200 was acknowledged, or (outgoing) theirs arrived.
-    Established,
-    /// The leg is over; nothing follows.
-    HungUp(HangUp),
-}
+mod signal;
+mod transfer;
 
-/// How a leg ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HangUp {
-    /// What happened.
-    pub cause: HangUpCause,
-    /// The status that fits.
-    pub status: u16,
-    /// In words, from the peer where it gave any.
-    pub reason: String,
-}
-
-/// What ended a leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HangUpCause {
-    /// The peer said BYE.
-    Peer,
-    /// The caller gave up before the answer.
-    Cancelled,
-    /// The callee refused, or was never reached.
-    Refused,
-    /// No RTP for longer than allowed.
-    MediaTimeout,
-    /// Signalling with the peer was lost, or it broke the protocol.
-    Lost,
-}
+pub use signal::{HangUp, HangUpCause, LegSignal};
 
 /// What a leg's media is made with.
 #[derive(Debug, Clone)]
@@ -124,6 +53,8 @@ pub struct LegMedia {
     pub playout_limit: Duration,
     /// Hang up after this long without RTP, when not on hold.
     pub media_timeout: Option<Duration>,
+    /// How keys are sent.
+    pub dtmf: DtmfMethod,
 }
 
 /// Why media could not be set up.
@@ -211,7 +142,8 @@ impl SipLeg {
     ) -> Self {
         // The port is set when one is reserved, before anything is negotiated.
         let local = SocketAddr::new(settings.address, 0);
-        let negotiation = Negotiation::new(settings.capabilities.clone(), local, rand::random());
+        let mut negotiation = Negotiation::new(settings.capabilities.clone(), local, rand::random());
+        negotiation.set_key_source(rand::random());
         Self {
             id,
             endpoint,
@@ -245,6 +177,17 @@ impl SipLeg {
         self.command(LegCommand::Ring { status, sdp });
     }
 
+    /// Sends a provisional response of another party: 101 to 199, with early media if it has any.
+    pub fn progress(&mut self, status: StatusCode, early_media: bool) {
+        let sdp = if early_media { self.local_sdp.clone() } else { None };
+        self.command(LegCommand::Ring { status, sdp });
+    }
+
+    /// Where further legs of the same call join the grid.
+    pub fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
     /// Sends 200; the caller hears us from now on.
     pub fn answer(&mut self) {
         if let Some(sdp) = self.local_sdp.clone() {
@@ -268,6 +211,15 @@ impl SipLeg {
 
     /// Polls signalling and media. Cancel-safe: nothing is lost when whoever polls goes away.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LegSignal> {
+        self.poll_towards(cx, None)
+    }
+
+    /// As [`Self::poll`], and packets that come in leave on `to`, unheard.
+    pub fn poll_relay(&mut self, cx: &mut Context<'_>, to: &mut Self) -> Poll<LegSignal> {
+        self.poll_towards(cx, Some(to))
+    }
+
+    fn poll_towards(&mut self, cx: &mut Context<'_>, mut to: Option<&mut Self>) -> Poll<LegSignal> {
         loop {
             if let Some(signal) = self.signals.pop_front() {
                 return Poll::Ready(signal);
@@ -278,15 +230,39 @@ impl SipLeg {
             if let Poll::Ready(event) = self.events.poll_recv(cx) {
                 match event {
                     Some(event) => self.leg_event(event),
-                    None => self.ended(HangUpCause::Lost, 500, "the SIP endpoint has stopped".to_owned()),
+                    None => {
+                        let text = "the leg's signalling is lost".to_owned();
+                        let reason = HangupReason { protocol: "Q.850", cause: 41, text: text.clone() };
+                        self.command(LegCommand::Hangup { reason: Some(reason) });
+                        self.ended(HangUpCause::Lost, 500, text);
+                    }
                 }
                 continue;
             }
             let Some(media) = &mut self.media else { return Poll::Pending };
-            match media.poll(cx) {
+            let polled = match to.as_mut().and_then(|to| to.media.as_mut()) {
+                Some(to) => media.poll_relay(cx, to),
+                None => media.poll(cx),
+            };
+            match polled {
                 Poll::Ready(signal) => self.media_signal(signal),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// Whether packets of this leg may leave on `other` as they are.
+    pub fn can_relay_to(&self, other: &Self) -> bool {
+        match (&self.media, &other.media) {
+            (Some(media), Some(other)) => media.stream_ref().can_relay_to(other.stream_ref()),
+            _ => false,
+        }
+    }
+
+    /// Leaves the grid of slots while packets are relayed, or joins it again.
+    pub fn park(&mut self, parked: bool) {
+        if let Some(media) = &mut self.media {
+            media.park(parked);
         }
     }
 
@@ -307,6 +283,16 @@ impl SipLeg {
         }
     }
 
+    /// Queues live audio of the other leg, 24 kHz. Audio that would make it late is given up.
+    pub fn play_live(&mut self, item: &ItemKey, pcm: &[i16]) {
+        let Some(media) = &mut self.media else { return };
+        let stream = media.stream();
+        if stream.queued() < LIVE_LIMIT {
+            // A queue this short is never full.
+            let _short = stream.play(item, pcm);
+        }
+    }
+
     /// No more audio follows for that item.
     pub fn end_item(&mut self, item: &ItemKey) {
         if let Some(media) = &mut self.media {
@@ -324,11 +310,19 @@ impl SipLeg {
         self.media.as_ref().is_none_or(|media| media.stream_ref().is_idle())
     }
 
-    /// Presses keys towards the peer, as RFC 4733 events or, where those were not negotiated, as INFO.
+    /// Presses keys towards the peer in its own way; RFC 4733 events that were not negotiated, and tones without
+    /// media, become INFO.
     pub fn send_dtmf(&mut self, digits: &str) {
-        let by_rtp =
-            self.media.as_mut().is_some_and(|media| media.stream().send_dtmf(digits, KEY_PRESS).is_ok());
-        if !by_rtp {
+        let method = self.settings.dtmf;
+        let sent = self.media.as_mut().is_some_and(|media| match method {
+            DtmfMethod::TelephoneEvent => media.stream().send_dtmf(digits, KEY_PRESS).is_ok(),
+            DtmfMethod::Inband => {
+                let item = ItemKey::from("keys");
+                media.stream().send_dtmf_tones(&item, digits, KEY_PRESS).is_ok()
+            }
+            DtmfMethod::Info => false,
+        });
+        if !sent {
             self.send_dtmf_by_info(digits);
         }
     }
@@ -427,6 +421,7 @@ impl SipLeg {
         config.telephone_event = plan.telephone_event;
         config.ptime = Duration::from_millis(u64::from(plan.ptime_ms));
         config.remote_rtcp = plan.remote_rtcp;
+        config.srtp.clone_from(&plan.srtp);
         config.rtcp_mux = plan.rtcp_mux;
         config.direction = Direction { send: plan.direction.sends(), receive: plan.direction.receives() };
         config.latch = self.settings.latch.clone();
@@ -460,10 +455,14 @@ impl SipLeg {
                 self.ended(HangUpCause::Cancelled, 487, reason);
             }
             LegEvent::Acked { answer } => self.acknowledged(answer.as_deref()),
-            LegEvent::Progress { status, sdp } => {
+            LegEvent::Progress { status, .. } if status.get() == 100 => {
+                self.signals.push_back(LegSignal::Trying);
+            }
+            LegEvent::Progress { status, sdp, .. } => {
                 // Early media is a preview: the answer in the 200 is final, and may differ.
                 if let Some(sdp) = sdp {
                     self.take_answer(&sdp);
+                    self.signals.extend(self.media.as_ref().map(|_| LegSignal::EarlyMedia));
                 }
                 self.signals.push_back(LegSignal::Ringing { status: status.get() });
             }
@@ -475,8 +474,12 @@ impl SipLeg {
                 }
                 self.signals.push_back(LegSignal::Established);
             }
-            LegEvent::Failed { status, reason, retry_after: _ } => {
+            LegEvent::Failed { status, reason, retry_after, details } => {
                 self.ended(HangUpCause::Refused, status.get(), reason);
+                if let Some(LegSignal::HungUp(hang_up)) = self.signals.back_mut() {
+                    hang_up.retry_after = retry_after;
+                    hang_up.failure = Some(details);
+                }
             }
             LegEvent::Reinvite { offer } => self.reinvited(offer.as_deref()),
             LegEvent::ReinviteAcked { answer } => {
@@ -497,7 +500,15 @@ impl SipLeg {
             LegEvent::Dtmf { digit, duration_ms: _ } => {
                 self.signals.push_back(LegSignal::Dtmf { digit, method: "info" });
             }
-            LegEvent::Ended { by, reason } => self.ended_by(by, reason),
+            LegEvent::Ended { by, reason, cause } => {
+                self.ended_by(by, reason);
+                if let Some(LegSignal::HungUp(hang_up)) = self.signals.back_mut() {
+                    hang_up.cause_code = cause;
+                }
+            }
+            LegEvent::EarlyOffer { offer } => self.offered_early(&offer),
+            LegEvent::Transfer(asked) => self.signals.push_back(LegSignal::Transfer(asked)),
+            LegEvent::Transferring(news) => self.signals.push_back(LegSignal::Transferring(news)),
         }
     }
 
@@ -548,6 +559,23 @@ impl SipLeg {
         }
     }
 
+    /// An offer before the answer, in PRACK or UPDATE.
+    fn offered_early(&mut self, offer: &[u8]) {
+        let taken = match self.negotiation.answer(offer, self.settings.peer) {
+            Ok(negotiated) => {
+                self.start_media(&negotiated.plan).map(|()| negotiated.answer.unwrap_or_default())
+            }
+            Err(refusal) => Err(MediaError::Refused(refusal)),
+        };
+        match taken {
+            Ok(sdp) => self.command(LegCommand::AnswerEarly { sdp }),
+            Err(error) => {
+                tracing::debug!(%error, "an early offer cannot be used");
+                self.command(LegCommand::RejectEarly { status: StatusCode::NOT_ACCEPTABLE_HERE });
+            }
+        }
+    }
+
     fn media_changed(&mut self) {
         let Some(media) = &self.media else { return };
         let config = media.stream_ref().config();
@@ -584,6 +612,7 @@ impl SipLeg {
             MediaSignal::Event(
                 event @ (StreamEvent::MediaStarted { .. }
                 | StreamEvent::Latched { .. }
+                | StreamEvent::CodecHeard { .. }
                 | StreamEvent::SsrcChanged { .. }
                 | StreamEvent::MediaResumed
                 | StreamEvent::PeerBye),
@@ -617,7 +646,14 @@ impl SipLeg {
     fn ended(&mut self, cause: HangUpCause, status: u16, reason: String) {
         if !self.over {
             self.over = true;
-            self.signals.push_back(LegSignal::HungUp(HangUp { cause, status, reason }));
+            self.signals.push_back(LegSignal::HungUp(HangUp {
+                cause,
+                status,
+                reason,
+                cause_code: None,
+                retry_after: None,
+                failure: None,
+            }));
         }
     }
 }
@@ -637,3 +673,5 @@ fn any_of_family(address: IpAddr) -> IpAddr {
 
 /// How long each key of [`SipLeg::send_dtmf`] is pressed.
 const KEY_PRESS: Duration = Duration::from_millis(120);
+/// Most audio of the other leg of a bridge that may wait to be sent: what clocks drift apart and bursts bring.
+const LIVE_LIMIT: Duration = Duration::from_millis(120);

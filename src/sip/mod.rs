@@ -28,15 +28,18 @@ pub use uri::{Host, Scheme, Uri};
 
 pub mod carrier;
 pub mod cause;
+mod connections;
 mod deadlines;
 pub mod dialog;
 pub mod dns;
 pub mod endpoint;
+pub mod flood;
 pub mod identity;
 pub mod leg;
 pub mod profile;
 pub mod registrar;
 pub mod resolver;
+mod stun;
 pub mod tap;
 mod tcp;
 pub mod tls;
@@ -50,3 +53,5 @@ pub mod ws;
 
 #[cfg(test)]
 mod endpoint_tests;
+#[cfg(test)]
+mod endpoint_tls_tests;

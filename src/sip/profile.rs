@@ -1,8 +1,7 @@
 //! SIP profiles: the habits of one kind of peer, as a file.
 //!
 //! A profile says what a carrier or PBX does on the wire, not which one it is: addresses and credentials of an
-//! instance belong to its trunk. `generic`, `twilio` and `asterisk` are built in; a file of the same name in
-//! `sip.profiles_dir` takes their place.
+//! instance belong to its trunk. A file in `sip.profiles_dir` with the name of a built-in one takes its place.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
+
+use super::trunk::{ReferPolicy, SrtpPolicy};
 
 /// The habits of one kind of peer. The field docs are the reference of the file format.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -48,6 +49,36 @@ pub struct Profile {
     pub media_timeout_s: u64,
     /// Answers Comfort Noise (payload type 13) when offered.
     pub comfort_noise: bool,
+    /// How numbers are written to the peer.
+    pub number_format: NumberFormat,
+    /// The host of From in calls to the peer.
+    pub from_domain: FromDomain,
+    /// Headers besides From that tell the peer the caller's number. Only for peers that are trusted with a number
+    /// that is withheld from the callee.
+    pub caller_header: Vec<CallerHeader>,
+    /// Where the peer says what the caller's number is worth (STIR).
+    pub verstat: Verstat,
+    /// Headers that may be carried from one leg to the other; `*` at the end takes every ending.
+    pub pass_headers: Vec<String>,
+    /// Whether a call that is carried on says in `Diversion` (RFC 5806) which number it came for.
+    pub send_diversion: bool,
+    /// Statuses after which an outgoing call tries the next target, as `"408"` or `"5xx"`.
+    #[serde(deserialize_with = "statuses")]
+    pub failover_statuses: Vec<u16>,
+    /// Session interval to ask for in calls to the peer (RFC 4028), seconds; 0: none, else at least 90.
+    pub session_expires_s: u64,
+    /// Offers reliable provisional responses (RFC 3262) in calls to the peer.
+    pub reliable_outbound: bool,
+    /// Encryption of media: `off`, `optional`, `required` or `opportunistic`.
+    #[serde(deserialize_with = "srtp")]
+    pub srtp: SrtpPolicy,
+    /// What becomes of a REFER of the peer: `local`, `pass` or `refuse`.
+    #[serde(deserialize_with = "refer")]
+    pub refer: ReferPolicy,
+    /// Seconds between OPTIONS that see whether the peer lives; 0: none are sent.
+    pub options_interval_s: u64,
+    /// Most new calls to the peer a second; 0: no limit.
+    pub cps: f32,
 }
 
 /// How keys are sent.
@@ -86,6 +117,57 @@ pub enum CallerFrom {
     RemotePartyId,
     /// The From header.
     From,
+}
+
+/// How numbers are written to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NumberFormat {
+    /// As dialled, extensions and names too.
+    #[default]
+    AsDialled,
+    /// `+15550100`; what cannot be written so is not dialled.
+    E164,
+    /// `15550100`; what cannot be written so is not dialled.
+    E164Plain,
+    /// As dialled within the trunk's `country`.
+    National,
+}
+
+/// The host of From in calls to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromDomain {
+    /// Our address as the peer sees it.
+    #[default]
+    Own,
+    /// The trunk's `domain`, or else its first peer.
+    Trunk,
+}
+
+/// A header besides From that tells the caller's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallerHeader {
+    /// `P-Asserted-Identity` (RFC 3325).
+    PAssertedIdentity,
+    /// `Remote-Party-ID`, its predecessor.
+    RemotePartyId,
+}
+
+/// Where a peer says what the caller's number is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verstat {
+    /// Nowhere that we know of.
+    #[default]
+    None,
+    /// `X-Twilio-VerStat`.
+    XTwilioVerstat,
+    /// The `verstat` parameter of `P-Asserted-Identity`, or else of From.
+    PaiParam,
+    /// `X-Plivo-Stir-Verification`.
+    XPlivo,
 }
 
 /// When provisional responses are sent reliably.
@@ -136,6 +218,12 @@ impl Profile {
         }
         if profile.max_ptime_ms != 0 && profile.max_ptime_ms < profile.ptime_ms {
             return Err(error("max_ptime_ms is below ptime_ms; give 0 or at least ptime_ms".to_owned()));
+        }
+        if !(profile.session_expires_s == 0 || (90..=86_400).contains(&profile.session_expires_s)) {
+            return Err(error("session_expires_s is out of range; give 0 or 90 to 86400".to_owned()));
+        }
+        if !(0.0..=10_000.0).contains(&profile.cps) {
+            return Err(error("cps is out of range; give 0 to 10000".to_owned()));
         }
         if profile.caller_from.is_empty() {
             return Err(error("caller_from is empty; give at least [\"from\"]".to_owned()));
@@ -195,8 +283,68 @@ impl Default for Profile {
             next_hop: NextHop::default(),
             media_timeout_s: 60,
             comfort_noise: false,
+            number_format: NumberFormat::default(),
+            from_domain: FromDomain::default(),
+            caller_header: Vec::new(),
+            verstat: Verstat::default(),
+            pass_headers: vec!["X-*".into(), "User-to-User".into()],
+            send_diversion: false,
+            failover_statuses: failover_default(),
+            session_expires_s: 0,
+            reliable_outbound: false,
+            srtp: SrtpPolicy::Off,
+            refer: ReferPolicy::Local,
+            options_interval_s: 0,
+            cps: 0.0,
         }
     }
+}
+
+/// The variant of this name.
+fn one_of<'de, T: Copy, D: Deserializer<'de>>(deserializer: D, known: &[(&str, T)]) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    known.iter().find(|(name, _)| *name == text).map(|(_, variant)| *variant).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        serde::de::Error::custom(format!("`{text}` is none of {}", names.join(", ")))
+    })
+}
+
+fn srtp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SrtpPolicy, D::Error> {
+    let known = [
+        ("off", SrtpPolicy::Off),
+        ("optional", SrtpPolicy::Optional),
+        ("required", SrtpPolicy::Required),
+        ("opportunistic", SrtpPolicy::Opportunistic),
+    ];
+    one_of(deserializer, &known)
+}
+
+fn refer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReferPolicy, D::Error> {
+    let known = [("local", ReferPolicy::Local), ("pass", ReferPolicy::Pass), ("refuse", ReferPolicy::Refuse)];
+    one_of(deserializer, &known)
+}
+
+/// RFC 3263 section 4.3 names 503 and silence; a carrier's other 5xx are as little about the callee.
+fn failover_default() -> Vec<u16> {
+    std::iter::once(408).chain(500..=599).collect()
+}
+
+/// Statuses as `"408"` or, for a whole class, `"5xx"`.
+fn statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let mut all = Vec::new();
+    for text in &texts {
+        let class = text.strip_suffix("xx").and_then(|digit| digit.parse::<u16>().ok());
+        match (class, text.parse::<u16>().ok()) {
+            (Some(class @ 4..=6), _) => all.extend(class * 100..class * 100 + 100),
+            (_, Some(status @ 400..=699)) => all.push(status),
+            _ => {
+                let message = format!("`{text}` is no final status; write \"408\" or \"5xx\"");
+                return Err(serde::de::Error::custom(message));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Networks as `192.0.2.0/24` or bare addresses.
@@ -230,7 +378,14 @@ const CODECS: &[&str] = &["PCMU", "PCMA", "G722", "opus", "L16"];
 const BUILTIN: &[(&str, &str)] = &[
     ("generic", include_str!("../../sip-profiles/generic.toml")),
     ("twilio", include_str!("../../sip-profiles/twilio.toml")),
+    ("twilio-secure", include_str!("../../sip-profiles/twilio-secure.toml")),
     ("asterisk", include_str!("../../sip-profiles/asterisk.toml")),
+    ("freeswitch", include_str!("../../sip-profiles/freeswitch.toml")),
+    ("telnyx", include_str!("../../sip-profiles/telnyx.toml")),
+    ("bandwidth", include_str!("../../sip-profiles/bandwidth.toml")),
+    ("vonage", include_str!("../../sip-profiles/vonage.toml")),
+    ("signalwire", include_str!("../../sip-profiles/signalwire.toml")),
+    ("plivo", include_str!("../../sip-profiles/plivo.toml")),
 ];
 
 #[cfg(test)]

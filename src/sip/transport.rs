@@ -2,12 +2,19 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::message::{Message, Transport};
 use super::parse::ParseError;
 
 /// One stream connection, numbered by the shell; never reused while the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// A host name a TLS peer must prove, by number so that [`Target`] stays `Copy`;
+/// [`super::endpoint::EndpointHandle::host`] gives it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HostId(pub u32);
 
 /// Where a message goes.
 ///
@@ -24,12 +31,19 @@ pub struct Target {
     pub local: SocketAddr,
     /// The connection to prefer.
     pub connection: Option<ConnectionId>,
+    /// The name a TLS peer must prove; `None`: its address (RFC 5922 section 7.1). Of no meaning without TLS.
+    pub name: Option<HostId>,
 }
 
 impl Target {
     /// A target without a connection yet.
     pub const fn new(transport: Transport, remote: SocketAddr, local: SocketAddr) -> Self {
-        Self { transport, remote, local, connection: None }
+        Self { transport, remote, local, connection: None, name: None }
+    }
+
+    /// The same target, whose TLS peer must prove this name.
+    pub const fn named(self, name: HostId) -> Self {
+        Self { name: Some(name), ..self }
     }
 }
 
@@ -47,6 +61,8 @@ pub struct Incoming {
     pub transport: Transport,
     /// On which connection.
     pub connection: Option<ConnectionId>,
+    /// The octets as they came; empty unless the endpoint has a tap.
+    pub raw: Bytes,
 }
 
 impl Incoming {
@@ -57,6 +73,7 @@ impl Incoming {
             remote: self.source,
             local: self.local,
             connection: self.connection,
+            name: None,
         }
     }
 }

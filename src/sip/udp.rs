@@ -5,16 +5,18 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::Wire;
+use super::endpoint::{ToEndpoint, Wire};
 use super::limits::Limits;
 use super::message::Transport;
 use super::parse::parse_datagram;
-use super::transport::Incoming;
+use super::stun::is_stun;
+use super::transport::{Incoming, Target};
 
 /// Binds a socket for SIP. An IPv6 socket takes IPv6 only, so that `0.0.0.0` and `[::]` can be bound side by side.
 pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -37,7 +39,7 @@ pub(super) async fn receive(
     socket: Arc<UdpSocket>,
     bound: SocketAddr,
     limits: Arc<Limits>,
-    wire: mpsc::Sender<Wire>,
+    wire: ToEndpoint,
     stop: CancellationToken,
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -60,20 +62,71 @@ pub(super) async fn receive(
         if is_keep_alive(datagram) {
             continue;
         }
+        if is_stun(datagram) {
+            // One that is lost is asked for again.
+            let _full =
+                wire.fresh.try_send(Wire::Stun { bound, source, datagram: Bytes::copy_from_slice(datagram) });
+            continue;
+        }
         let Some(local) = locals.towards(source) else { continue };
+        let raw = if wire.tapped { Bytes::copy_from_slice(datagram) } else { Bytes::new() };
         let incoming = Incoming {
             message: parse_datagram(datagram, &limits),
             source,
             local,
             transport: Transport::Udp,
             connection: None,
+            raw,
         };
-        match wire.try_send(Wire::Message(Box::new(incoming))) {
+        match wire.queue(&incoming).try_send(Wire::Message(Box::new(incoming))) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::counter!("tandem_sip_dropped_total", "reason" => "endpoint_behind").increment(1);
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return,
+        }
+    }
+}
+
+/// The datagram sockets.
+#[derive(Default)]
+pub(super) struct Sockets {
+    pub(super) udp: Vec<(SocketAddr, Arc<UdpSocket>)>,
+}
+
+impl Sockets {
+    /// Whether it was sent, or will be asked for again: a full buffer loses a datagram like any network.
+    pub(super) fn send(&self, target: &Target, bytes: &[u8]) -> bool {
+        let fits = |bound: &SocketAddr| bound.is_ipv4() == target.remote.is_ipv4();
+        let exact = |bound: &SocketAddr| {
+            bound.port() == target.local.port()
+                && (bound.ip().is_unspecified() || bound.ip() == target.local.ip())
+        };
+        let mut all = self.udp.iter().filter(|(bound, _)| fits(bound));
+        let found = all.clone().find(|(bound, _)| exact(bound)).or_else(|| all.next());
+        let Some((_, socket)) = found else { return false };
+        send(socket, target.remote, bytes)
+    }
+
+    /// From the socket bound here, if there is one.
+    pub(super) fn send_from(&self, bound: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+        if let Some((_, socket)) = self.udp.iter().find(|(address, _)| *address == bound) {
+            send(socket, remote, bytes);
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) -> bool {
+    match socket.try_send_to(bytes, remote) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            metrics::counter!("tandem_sip_dropped_total", "reason" => "send_buffer").increment(1);
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, "sending a SIP datagram");
+            // A refusal is an answer to an earlier datagram; timers decide about this one.
+            error.kind() == io::ErrorKind::ConnectionRefused
         }
     }
 }
@@ -116,9 +169,10 @@ pub fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
     probe.local_addr().ok().map(|address| address.ip())
 }
 
-/// RFC 5626 section 3.5.1 CRLF, a lone NUL as some NAT helpers send, or a STUN binding (first two bits zero).
+/// RFC 5626 section 3.5.1 CRLF, a lone NUL as some NAT helpers send, or what is too short to be STUN.
 fn is_keep_alive(datagram: &[u8]) -> bool {
-    datagram.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b' ' | 0)) || datagram[0] < 4
+    datagram.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b' ' | 0))
+        || datagram[0] < 4 && !is_stun(datagram)
 }
 
 const DATAGRAM_BYTES_MAX: usize = 65_536;
@@ -152,6 +206,7 @@ mod tests {
                 && is_keep_alive(b"")
                 && is_keep_alive(&[0, 1, 0, 0])
         );
+        assert!(!is_keep_alive(&[1; 20]), "STUN gets an answer");
         assert!(!is_keep_alive(b"OPTIONS sip:a@b SIP/2.0\r\n"));
     }
 }

@@ -328,7 +328,7 @@ impl Subscription {
 }
 
 /// Durable events a subscriber may fall behind before it is told to read the log.
-pub const DURABLE_BACKLOG: usize = 4096;
+pub const DURABLE_BACKLOG: usize = 1024;
 /// Ephemeral events a subscriber may fall behind before they are skipped.
 pub const EPHEMERAL_BACKLOG: usize = 1024;
 

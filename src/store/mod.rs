@@ -28,6 +28,7 @@ mod tables;
 
 pub mod calls;
 pub mod feed;
+pub mod idempotency;
 pub mod journal;
 pub mod log;
 pub mod resources;

@@ -10,12 +10,20 @@ use crate::time::UnixMs;
 
 /// Number, name, and text for SQLite and for PostgreSQL. A released migration never changes: the
 /// database keeps its checksum.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "initial",
-    include_str!("../../migrations/sqlite/0001_initial.sql"),
-    include_str!("../../migrations/postgres/0001_initial.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "initial",
+        include_str!("../../migrations/sqlite/0001_initial.sql"),
+        include_str!("../../migrations/postgres/0001_initial.sql"),
+    ),
+    (
+        3,
+        "idempotency",
+        include_str!("../../migrations/sqlite/0003_idempotency.sql"),
+        include_str!("../../migrations/postgres/0003_idempotency.sql"),
+    ),
+];
 
 const ADD_META: &str = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
 pub(super) const SET_META: &str =

@@ -143,4 +143,15 @@ pub(super) const TABLES: &[Table] = &[
             ("heard_text", Text),
         ],
     },
+    Table {
+        name: "idempotency",
+        key: "id",
+        columns: &[
+            ("id", Text),
+            ("body_hash", Text),
+            ("status", Int),
+            ("response", Text),
+            ("created_at", Int),
+        ],
+    },
 ];

@@ -100,14 +100,26 @@ pub const METRICS: &[Metric] = &[
     counter("tandem_trunk_attempts_total", "INVITEs sent over a trunk, by trunk and outcome."),
     gauge("tandem_sip_registrations", "Contacts registered by phones."),
     counter("tandem_sip_banned_total", "Sources banned after too many failed authentications."),
-    counter("tandem_sip_flood_dropped_total", "Requests dropped or refused because their source sent too many, by what was done."),
-    counter("tandem_sip_tls_reloads_total", "Times the certificate of tls:// listeners was read anew, by outcome."),
+    counter(
+        "tandem_sip_flood_dropped_total",
+        "Requests dropped or refused because their source sent too many, by what was done.",
+    ),
+    counter(
+        "tandem_sip_tls_reloads_total",
+        "Times the certificate of tls:// listeners was read anew, by outcome.",
+    ),
     gauge("tandem_bridges_active", "Calls between two people, by mode (relay or transcode)."),
     counter("tandem_srtp_failed_total", "SRTP packets that did not authenticate or were replayed."),
     counter("tandem_rtp_relayed_total", "RTP packets passed on without decoding."),
     counter("tandem_transfers_total", "Transfers, by outcome."),
-    counter("tandem_trace_dropped_total", "Signalling messages not kept for tracing because the ring was full."),
-    counter("tandem_hep_dropped_total", "Signalling messages not exported because the collector was too slow."),
+    counter(
+        "tandem_trace_dropped_total",
+        "Signalling messages not kept for tracing because the ring was full.",
+    ),
+    counter(
+        "tandem_hep_dropped_total",
+        "Signalling messages not exported because the collector was too slow.",
+    ),
     counter("tandem_dns_queries_total", "DNS queries for SIP targets, by outcome."),
     counter("tandem_dials_total", "Outgoing calls, by outcome."),
 ];

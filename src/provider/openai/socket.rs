@@ -34,6 +34,7 @@ impl Opened {
             sent_samples: 0,
             dropped_samples: 0,
             unflushed: false,
+            drained: false,
             close_sent: false,
             write_error: None,
             waker: None,
@@ -60,6 +61,8 @@ struct WsSession {
     sent_samples: u64,
     dropped_samples: u64,
     unflushed: bool,
+    /// Everything that had arrived has been read.
+    drained: bool,
     close_sent: bool,
     write_error: Option<String>,
     /// Of the task that polls, so that what is sent between two polls leaves at once.
@@ -191,7 +194,17 @@ impl WsSession {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.socket.poll_next_unpin(cx) {
+        // A call is polled a hundred times a second, mostly for its RTP: the library, which would prepare a
+        // buffer each time, is asked only when there may be something to read.
+        if self.drained
+            && self.write_error.is_none()
+            && self.socket.get_ref().poll_read_ready(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let next = self.socket.poll_next_unpin(cx);
+        self.drained = next.is_pending();
+        match next {
             Poll::Ready(Some(Ok(Message::Text(text)))) => self.mapper.handle_text(&text),
             Poll::Ready(Some(Ok(Message::Binary(bytes)))) => self.mapper.handle_binary(bytes.len()),
             Poll::Ready(Some(Ok(Message::Close(frame)))) => self.mapper.close(close_reason(frame)),

@@ -9,6 +9,7 @@
 //! Full is refused: [`PlayError::Full`] says how much was taken, and the rest is the caller's to hold back
 //! or drop.
 
+mod live;
 mod samples;
 mod widener;
 
@@ -20,6 +21,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::audio::{AudioError, BRIDGE_RATE, Codec, Encoder, SampleRate};
+
+use live::Live;
 
 pub use samples::Samples;
 pub use widener::Widener;
@@ -96,6 +99,8 @@ pub struct Playout {
     items: VecDeque<Item>,
     /// Native samples that wait.
     queued: usize,
+    /// What another party says, heard while no item is.
+    live: Live,
     /// The fade after a clear, to be heard first.
     tail: Samples,
     /// The last sample that left, to fade from.
@@ -149,6 +154,7 @@ impl Playout {
             limit,
             items: VecDeque::new(),
             queued: 0,
+            live: Live::new(codec),
             tail: Samples::of(codec),
             last: 0,
             dry: false,
@@ -188,6 +194,7 @@ impl Playout {
             self.queued += item.audio.len();
         }
         self.tail = Samples::of(codec);
+        self.live.reset(codec);
         self.spare = None;
         self.encoder = encoder;
         self.codec = codec;
@@ -221,6 +228,24 @@ impl Playout {
         item.given += accepted as u64;
         self.queued += self.native.len();
         if accepted < pcm24k.len() { Err(PlayError::Full { accepted }) } else { Ok(()) }
+    }
+
+    /// Appends 24 kHz audio of another party: heard while no item is, two slots late. At most 120 ms wait; the
+    /// oldest go first.
+    pub fn play_live(&mut self, pcm24k: &[i16]) {
+        self.native.clear();
+        self.encoder.narrow(pcm24k, &mut self.native);
+        self.live.push(&self.native, self.codec.sample_rate().hz() as usize / 50);
+    }
+
+    /// Forgets what waits of another party.
+    pub fn drop_live(&mut self) {
+        self.live.clear();
+    }
+
+    /// Milliseconds of another party's audio that were given up.
+    pub fn live_dropped_ms(&self) -> u64 {
+        self.live.dropped * 1000 / self.rate() as u64
     }
 
     /// No more audio will come for an item. Unknown items are no error.
@@ -293,6 +318,11 @@ impl Playout {
             }
         }
         self.skip_finished();
+        if !self.items.is_empty() || heard.is_some() {
+            self.live.clear();
+        } else if out.len() == start {
+            self.live.take(out, end - start);
+        }
         if out.len() < end {
             self.run_dry(out, start, end);
         }

@@ -7,6 +7,7 @@ use crate::audio::Codec;
 use crate::rtp::dtmf::DtmfMethod;
 use crate::rtp::latch::LatchPolicy;
 use crate::rtp::playout::ItemKey;
+use crate::rtp::srtp::SrtpKeys;
 use crate::time::UnixMs;
 
 /// What offer and answer agreed on, and the habits of the trunk.
@@ -46,6 +47,12 @@ pub struct StreamConfig {
     pub media_timeout: Option<Duration>,
     /// Bound of the playout queue in played time. Audio beyond it is refused. Default 10 min.
     pub playout_limit: Duration,
+    /// Keys of SRTP and SRTCP; `None`: everything goes in the clear. Default none.
+    pub srtp: Option<SrtpKeys>,
+    /// Packets that go to an address before it has shown life, so that nobody can aim us at a third party;
+    /// then none until something is heard from it. Networks of [`LatchPolicy::allowed`] are not limited.
+    /// Default 250, 5 s of audio.
+    pub unproven_packets: u32,
     /// What the wall clock showed at the `now` of [`Stream::new`](super::Stream::new), for RTCP.
     pub wall_clock: UnixMs,
 }
@@ -72,6 +79,8 @@ impl StreamConfig {
             reorder_packets: 3,
             media_timeout: Some(Duration::from_secs(60)),
             playout_limit: Duration::from_secs(600),
+            srtp: None,
+            unproven_packets: 250,
             wall_clock: UnixMs::new(0),
         }
     }
@@ -162,6 +171,12 @@ pub enum StreamEvent {
     },
     /// All digits of [`Stream::send_dtmf`](super::Stream::send_dtmf) have been sent.
     DtmfSent,
+    /// While packets are relayed: the far end has switched to another codec that was agreed on. Ask
+    /// [`Stream::can_relay_to`](super::Stream::can_relay_to) again.
+    CodecHeard {
+        /// The codec.
+        codec: Codec,
+    },
 }
 
 /// What one slot put on the wire.

@@ -7,7 +7,8 @@ use crate::audio::dtmf::{Detector, Edge};
 use crate::audio::{Codec, Decoder, MAX_PACKET, SampleRate};
 use crate::rtp::dtmf::{DtmfMethod, DtmfReceiver};
 use crate::rtp::packet::Packet;
-use crate::rtp::reception::{Outcome, Reception, Released};
+use crate::rtp::reception::{Outcome, Passed, Reception, Released};
+use crate::rtp::relay::RelayedKind;
 use crate::rtp::sequence::Jitter;
 use crate::rtp::stream::config::{StreamConfig, StreamEvent};
 use crate::rtp::timeline::Timeline;
@@ -23,6 +24,16 @@ pub(super) struct Inbound {
     pub(super) max_gap: Duration,
 }
 
+/// A packet that may be relayed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passing {
+    pub(super) kind: RelayedKind,
+    pub(super) number: u64,
+    pub(super) restarted: bool,
+    /// The key it is the first news of.
+    pub(super) digit: Option<char>,
+}
+
 /// Turns packets in order into samples.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -31,6 +42,8 @@ pub(super) struct Listener {
     /// Index of the payload last heard.
     current: Option<usize>,
     telephone_event: Option<u8>,
+    /// In Hz; of no meaning without telephone events.
+    event_clock: u32,
     dtmf: DtmfReceiver,
     inband: Option<Inband>,
     /// 24 kHz, not yet taken.
@@ -125,6 +138,48 @@ impl Inbound {
         outcome
     }
 
+    /// Counts a packet that is relayed and looks through it for keys, as [`receive`](Self::receive) does for one
+    /// that is heard. `None` for one that must not be relayed.
+    pub(super) fn pass(&mut self, now: Instant, packet: Packet<'_>) -> Option<Passing> {
+        let header = packet.header;
+        if let Some(last) = self.last.replace(now) {
+            self.max_gap = self.max_gap.max(now.saturating_duration_since(last));
+        }
+        let kind = self.listener.kind(header.payload_type)?;
+        let Passed { number, restarted } = self.reception.pass(now, header)?;
+        if restarted {
+            self.jitter.restart();
+        }
+        let mut digit = None;
+        let kind = match kind {
+            Kind::Audio(at) => {
+                let codec = self.listener.payloads[at].codec;
+                self.jitter.record(now, header.timestamp, codec.clock_rate());
+                self.listener.current = Some(at);
+                RelayedKind::Audio(codec)
+            }
+            Kind::Event => {
+                digit = self.listener.dtmf.receive(now, header.ssrc, header.timestamp, packet.payload);
+                RelayedKind::Event(self.listener.event_clock)
+            }
+            Kind::ComfortNoise => RelayedKind::ComfortNoise,
+        };
+        Some(Passing { kind, number, restarted, digit })
+    }
+
+    /// Nothing is heard from here on.
+    pub(super) fn park(&mut self) {
+        self.reception.drop_held();
+    }
+
+    /// Audio is heard again: what was relayed meanwhile is no gap.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        self.listener.timeline = Timeline::new(now);
+        self.listener.idle = 0;
+        // Their memory is of audio long gone.
+        self.listener.payloads.iter_mut().for_each(|payload| payload.decoder = None);
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant, events: &mut VecDeque<StreamEvent>) {
         let listener = &mut self.listener;
         self.reception.handle_timeout(now, &mut |released| listener.hear(released, events));
@@ -146,6 +201,7 @@ impl Listener {
             payloads: Vec::new(),
             current: None,
             telephone_event: None,
+            event_clock: 0,
             dtmf: DtmfReceiver::default(),
             inband: None,
             audio: Vec::new(),
@@ -175,6 +231,7 @@ impl Listener {
             self.payloads.iter().position(|p| p.payload_type == pt && p.codec == codec)
         });
         self.telephone_event = config.telephone_event.map(|(payload_type, _)| payload_type);
+        self.event_clock = config.telephone_event.map_or(0, |(_, clock)| clock);
         if config.inband_dtmf != self.inband.is_some() {
             self.inband = config.inband_dtmf.then(Inband::new);
         }

@@ -6,8 +6,10 @@
 //! allocates.
 
 mod config;
+mod guard;
 mod inbound;
 mod outbound;
+mod relaying;
 mod reports;
 
 use std::collections::VecDeque;
@@ -29,6 +31,7 @@ use crate::rtp::rtcp::{self, Report, ReportBlock, RtcpPacket, SenderInfo};
 
 pub use config::{Direction, StreamConfig, StreamEvent, Tick};
 
+use guard::Guard;
 use inbound::Inbound;
 use outbound::Outbound;
 use reports::Reports;
@@ -49,6 +52,15 @@ pub struct Stream {
     lateness: Histogram,
     uplink: Histogram,
     pacing_late: u64,
+    guard: Guard,
+    /// For reading encrypted reports.
+    report: Vec<u8>,
+    /// Packets sent to an address that has shown no life yet.
+    unproven: u32,
+    /// Packets are relayed, not heard.
+    parked: bool,
+    relay_epoch: u32,
+    relayed: u64,
 }
 
 /// When RTP was last heard, and whether its absence was told.
@@ -80,6 +92,12 @@ pub struct StreamCounts {
     pub undecodable: u64,
     /// Received audio dropped because nobody took it.
     pub dropped_ms: u64,
+    /// Audio of the other leg dropped because it came faster than it could be heard.
+    pub live_dropped_ms: u64,
+    /// Packets that did not leave, because their destination has shown no life.
+    pub withheld: u64,
+    /// Did not authenticate, or came again (SRTP).
+    pub srtp_failed: u64,
     /// Events dropped because nobody polled them.
     pub events_dropped: u64,
 }
@@ -105,6 +123,13 @@ impl Stream {
             lateness: Histogram::new(),
             uplink: Histogram::new(),
             pacing_late: 0,
+            guard: Guard::new(config.srtp.as_ref()),
+            report: Vec::new(),
+            unproven: 0,
+            parked: false,
+            // Epochs of two streams shall not be alike.
+            relay_epoch: random[0],
+            relayed: 0,
             config,
         })
     }
@@ -119,8 +144,12 @@ impl Stream {
         self.inbound.reconfigure(&config);
         self.rtp.reconfigure(config.latch.clone(), config.remote);
         self.rtcp.reconfigure(config.latch.clone(), config.rtcp_remote());
+        self.guard.reconfigure(config.srtp.as_ref(), now);
         self.watch.last = now;
         self.watch.told = false;
+        if config.remote != self.config.remote {
+            self.unproven = 0;
+        }
         self.config = config;
         Ok(())
     }
@@ -131,36 +160,80 @@ impl Stream {
     }
 
     /// Takes a datagram of the RTP socket. Whatever it is, it is used, dropped or counted.
-    pub fn receive_rtp(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
-        if packet::is_rtcp(datagram) {
-            return self.receive_rtcp(now, source, datagram);
+    pub fn receive_rtp(&mut self, now: Instant, source: SocketAddr, datagram: &mut [u8]) {
+        if let Some(packet) = self.admit(now, source, datagram) {
+            self.accept(now, source, packet);
         }
+    }
+
+    /// The packet of a datagram, if it is the far end's: authenticated before anything of it is believed.
+    fn admit<'a>(&mut self, now: Instant, source: SocketAddr, datagram: &'a mut [u8]) -> Option<Packet<'a>> {
+        if packet::is_rtcp(datagram) {
+            self.receive_rtcp(now, source, datagram);
+            return None;
+        }
+        let datagram = self.open(now, datagram)?;
         let Ok(packet) = Packet::parse(datagram) else {
             self.counts.malformed += 1;
-            return;
+            return None;
         };
         let header = packet.header;
         if !self.inbound.knows(header.payload_type) {
             self.counts.unknown_payload += 1;
-            return;
+            return None;
         }
         match self.rtp.judge(now, source, header.ssrc, header.sequence) {
             Verdict::Accept => {}
             Verdict::AcceptAndLatch => self.tell(StreamEvent::Latched { source }),
             Verdict::Wait => {
                 self.counts.unproven += 1;
-                return;
+                return None;
             }
-            Verdict::Foreign => return self.foreign(now, source),
+            Verdict::Foreign => {
+                self.foreign(now, source);
+                return None;
+            }
         }
         if header.ssrc == self.outbound.ssrc {
-            return self.collide();
+            self.collide();
+            return None;
         }
-        self.accept(now, source, packet);
+        Some(packet)
+    }
+
+    /// Takes SRTP off. What is no packet of this session by its look is not worth the arithmetic.
+    fn open<'a>(&mut self, now: Instant, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+        if self.guard.is_clear() {
+            return Some(datagram);
+        }
+        match packet::payload_type(datagram) {
+            None => self.counts.malformed += 1,
+            Some(kind) if !self.inbound.knows(kind) => self.counts.unknown_payload += 1,
+            Some(_) => {
+                let opened = self.guard.open(now, datagram);
+                self.counts.srtp_failed += u64::from(opened.is_none());
+                return opened;
+            }
+        }
+        None
     }
 
     /// Takes a datagram of the RTCP socket.
     pub fn receive_rtcp(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        if self.guard.is_clear() {
+            return self.read_rtcp(now, source, datagram);
+        }
+        let mut copy = std::mem::take(&mut self.report);
+        copy.clear();
+        copy.extend_from_slice(datagram);
+        match self.guard.open_rtcp(now, &mut copy) {
+            Some(plain) => self.read_rtcp(now, source, plain),
+            None => self.counts.srtp_failed += 1,
+        }
+        self.report = copy;
+    }
+
+    fn read_rtcp(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
         let Some(sender) = rtcp::parse(datagram).find_map(sender_of) else {
             self.counts.malformed += 1;
             return;
@@ -193,7 +266,9 @@ impl Stream {
 
     /// Does what time demands: gives up holes, feeds silence, notices that media stopped.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.inbound.handle_timeout(now, &mut self.events);
+        if !self.parked {
+            self.inbound.handle_timeout(now, &mut self.events);
+        }
         if self.media_deadline().is_some_and(|deadline| now >= deadline) {
             self.watch.told = true;
             let silent = now.saturating_duration_since(self.watch.last);
@@ -204,7 +279,8 @@ impl Stream {
 
     /// When [`handle_timeout`](Self::handle_timeout) or [`poll_rtcp`](Self::poll_rtcp) has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let next = self.inbound.next_timeout().min(self.reports.next_timeout());
+        let reports = self.reports.next_timeout();
+        let next = if self.parked { reports } else { self.inbound.next_timeout().min(reports) };
         Some(self.media_deadline().map_or(next, |deadline| next.min(deadline)))
     }
 
@@ -291,6 +367,12 @@ impl Stream {
         Ok(())
     }
 
+    /// Appends audio of the other leg, 24 kHz: heard while no item is. At most 120 ms wait; the oldest go first
+    /// and are counted.
+    pub fn play_live(&mut self, pcm24k: &[i16]) {
+        self.outbound.playout.play_live(pcm24k);
+    }
+
     /// One 20 ms slot: replaces `out` with the packet to send, if there is one. While nothing may be sent
     /// the RTP clock runs on and queued audio waits.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Tick> {
@@ -301,7 +383,12 @@ impl Stream {
         if sending && !self.outbound.dtmf.is_active() {
             self.tell(StreamEvent::DtmfSent);
         }
-        tick
+        let tick = tick?;
+        if !self.may_reach(tick.destination) || !self.guard.seal(out) {
+            out.clear();
+            return None;
+        }
+        Some(tick)
     }
 
     /// Lets `slots` pass that were missed: timestamps skip over them, queued audio stays.
@@ -360,6 +447,7 @@ impl Stream {
         StreamCounts {
             undecodable: listener.undecodable,
             dropped_ms: listener.dropped * 1000 / BRIDGE_RATE,
+            live_dropped_ms: self.outbound.playout.live_dropped_ms(),
             ..self.counts
         }
     }
@@ -394,7 +482,24 @@ impl Stream {
         }
     }
 
-    fn accept(&mut self, now: Instant, source: SocketAddr, packet: Packet<'_>) {
+    /// Whether a packet may go there: the address has shown life, is of a network we trust, or has not got
+    /// many yet.
+    fn may_reach(&mut self, destination: SocketAddr) -> bool {
+        if self.rtp.source().is_some() {
+            return true;
+        }
+        if self.unproven < self.config.unproven_packets {
+            self.unproven += 1;
+            return true;
+        }
+        let ip = destination.ip();
+        let trusted = self.config.latch.allowed.iter().any(|network| network.contains(&ip));
+        let reported = self.rtcp.source().is_some_and(|source| source.ip() == ip);
+        self.counts.withheld += u64::from(!trusted && !reported);
+        trusted || reported
+    }
+
+    fn note_heard(&mut self, now: Instant, source: SocketAddr) {
         self.watch.last = now;
         if !std::mem::replace(&mut self.watch.heard, true) {
             self.tell(StreamEvent::MediaStarted { source });
@@ -402,6 +507,10 @@ impl Stream {
         if std::mem::take(&mut self.watch.told) {
             self.tell(StreamEvent::MediaResumed);
         }
+    }
+
+    fn accept(&mut self, now: Instant, source: SocketAddr, packet: Packet<'_>) {
+        self.note_heard(now, source);
         let heard = self.config.direction.receive;
         self.counts.unwanted += u64::from(!heard);
         let outcome = self.inbound.receive(now, packet, heard, &mut self.events);
@@ -442,7 +551,7 @@ impl Stream {
         let block = self.block(now);
         let cname = &self.config.cname;
         Report { ssrc: self.outbound.ssrc, sender, block, cname, goodbye }.write(out);
-        Some(destination)
+        self.guard.seal_rtcp(out).then_some(destination)
     }
 
     fn rtcp_destination(&self) -> Option<SocketAddr> {
@@ -540,5 +649,7 @@ const USUAL_BUFFER: Duration = Duration::from_millis(40);
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod relay_tests;
 #[cfg(test)]
 mod tests;

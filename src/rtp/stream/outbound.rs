@@ -7,6 +7,7 @@ use crate::audio::{AudioError, Codec, FRAME_SAMPLES};
 use crate::rtp::dtmf::{DtmfSender, DtmfSlot};
 use crate::rtp::packet::Header;
 use crate::rtp::playout::{ItemKey, Playout, Samples, Widener};
+use crate::rtp::relay::{Relayed, RelayedKind, Rewriter};
 use crate::rtp::stream::config::{StreamConfig, Tick};
 
 /// Sending side of a stream. The synchronization source stays for the life of the stream; timestamps
@@ -32,6 +33,7 @@ pub(super) struct Outbound {
     pending: Pending,
     widener: Widener,
     wide: Vec<i16>,
+    rewriter: Rewriter,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl Outbound {
             ssrc,
             packets: 0,
             octets: 0,
-            sequence: sequence as u16,
+            // Room below the turn of the counter: SRTP cannot tell a turn in the first packets (RFC 3711 3.3.1).
+            sequence: sequence as u16 & 0x7fff,
             timestamp,
             ticked: now,
             marker: true,
@@ -60,6 +63,7 @@ impl Outbound {
             pending: Pending::new(config),
             widener: Widener::new(config.codec)?,
             wide: Vec::with_capacity(FRAME_SAMPLES),
+            rewriter: Rewriter::default(),
         })
     }
 
@@ -90,6 +94,7 @@ impl Outbound {
         let timestamp = self.timestamp;
         self.timestamp = timestamp.wrapping_add(slot_units(config.codec.clock_rate()));
         self.ticked = now;
+        self.rewriter.forget();
         self.slot.clear();
         let Some(destination) = destination else {
             self.interrupt();
@@ -157,6 +162,57 @@ impl Outbound {
         self.packets += 1;
     }
 
+    /// Replaces `out` with a packet of another leg as ours, in the place where it belongs. `false`: it is not
+    /// for this far end.
+    pub(super) fn relay(
+        &mut self,
+        now: Instant,
+        config: &StreamConfig,
+        packet: &Relayed<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(payload_type) = payload_type_of(packet.kind, config) else {
+            self.rewriter.leave_out(packet);
+            return false;
+        };
+        let units = slot_units(config.codec.clock_rate());
+        let first = !self.rewriter.knows(packet);
+        if first {
+            let timestamp = self.timestamp.wrapping_add(units.wrapping_mul(self.slots_left_out(now)));
+            self.rewriter.begin(packet, self.sequence, timestamp);
+        }
+        let Some((sequence, timestamp)) = self.rewriter.place(packet) else { return false };
+        let marker = packet.marker || first;
+        Header { payload_type, marker, sequence, timestamp, ssrc: self.ssrc }.write(out);
+        out.extend_from_slice(packet.payload);
+        self.packets += 1;
+        self.octets += packet.payload.len() as u64;
+        if sequence.wrapping_sub(self.sequence) < 0x8000 {
+            self.sequence = sequence.wrapping_add(1);
+            if matches!(packet.kind, RelayedKind::Audio(_)) {
+                self.timestamp = timestamp.wrapping_add(units);
+                self.ticked = now;
+            }
+        }
+        true
+    }
+
+    /// Slots come again: the clock has gone on meanwhile.
+    pub(super) fn unpark(&mut self, now: Instant, config: &StreamConfig) {
+        let slots = self.slots_left_out(now).saturating_add(slots_per_packet(config) - 1);
+        self.timestamp =
+            self.timestamp.wrapping_add(slot_units(config.codec.clock_rate()).wrapping_mul(slots));
+        self.ticked = now;
+        self.rewriter.forget();
+        self.interrupt();
+    }
+
+    /// Slots that have passed since the last one, if `now` is about one.
+    fn slots_left_out(&self, now: Instant) -> u32 {
+        let passed = (now.saturating_duration_since(self.ticked).as_millis() + 10) / 20;
+        u32::try_from(passed).unwrap_or(u32::MAX).saturating_sub(1)
+    }
+
     /// Lets slots pass without packets.
     pub(super) fn skip(&mut self, slots: u32, config: &StreamConfig) {
         let units = slot_units(config.codec.clock_rate()).wrapping_mul(slots);
@@ -209,6 +265,17 @@ impl Pending {
             self.item.clone_from(item);
         }
         self.timestamp
+    }
+}
+
+/// What the far end knows a relayed payload by. Comfort noise is never agreed on by us.
+fn payload_type_of(kind: RelayedKind, config: &StreamConfig) -> Option<u8> {
+    match kind {
+        RelayedKind::Audio(codec) => (codec == config.codec).then_some(config.payload_type),
+        RelayedKind::Event(clock) => {
+            config.telephone_event.filter(|(_, ours)| *ours == clock).map(|(payload_type, _)| payload_type)
+        }
+        RelayedKind::ComfortNoise => None,
     }
 }
 

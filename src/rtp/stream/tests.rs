@@ -55,7 +55,7 @@ impl Line {
         header.write(&mut datagram);
         datagram.extend_from_slice(payload);
         let now = self.at(ms);
-        self.stream.receive_rtp(now, address(source), &datagram);
+        self.stream.receive_rtp(now, address(source), &mut datagram);
         self.stream.take_audio(&mut self.audio);
     }
 
@@ -191,7 +191,7 @@ fn a_burst_after_our_own_stall_is_heard_at_once() {
         let mut datagram = Vec::new();
         header.write(&mut datagram);
         datagram.extend_from_slice(&[0x9f; 160]);
-        line.stream.receive_rtp(line.at(500), address(PEER), &datagram);
+        line.stream.receive_rtp(line.at(500), address(PEER), &mut datagram);
     }
     line.stream.take_audio(&mut line.audio);
     assert_eq!(line.heard_ms(), 520);
@@ -587,8 +587,8 @@ proptest::proptest! {
                 *payload_type = [0, 101, 200][usize::from(kind) - 1];
             }
             let now = line.at(ms);
-            line.stream.receive_rtp(now, address(PEER), &datagram);
             line.stream.receive_rtcp(now, address("192.0.2.1:4001"), &datagram);
+            line.stream.receive_rtp(now, address(PEER), &mut datagram);
             line.tick(ms);
         }
         line.run(ms + 1000);

@@ -1,4 +1,4 @@
-//! `tandem simulate phone`: places calls from the command line.
+//! `tandem simulate phone`: places and takes calls from the command line.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -11,20 +11,39 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Act, CallPlan, CallReport, Phone};
+use super::{Act, AnswerPlan, CallPlan, CallReport, Phone, Registration};
 use crate::audio::wav::{self, Wav};
 use crate::audio::{BRIDGE_RATE, Codec, voice};
 use crate::routing::switchboard::codecs;
 use crate::sip::leg::HangUpCause;
 use crate::sip::message::Transport;
-use crate::sip::ua::Credentials;
+use crate::sip::ua::{Credentials, TransferNews};
 use crate::sip::uri::Uri;
 
-/// A phone that places calls.
+/// A phone that places calls, or with --answer takes them.
 #[derive(Debug, Clone, Args)]
 pub struct SimulatePhoneArgs {
     /// Whom to call: `sip:USER@HOST[:PORT][;transport=tcp]`.
-    target: String,
+    #[arg(required_unless_present_any = ["answer", "register"])]
+    target: Option<String>,
+    /// Take calls instead, as many as --calls says, each within --limit.
+    #[arg(long, conflicts_with = "target")]
+    answer: bool,
+    /// With --answer: ring this long before taking the call.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.2)]
+    ring: f64,
+    /// With --answer: the SIP port; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Register this address of record first: `sip:USER@HOST[:PORT][;transport=tcp]`. It is taken back at the end.
+    #[arg(long, value_name = "URI")]
+    register: Option<String>,
+    /// Put the other side on hold for this long after speaking and pressing keys.
+    #[arg(long, value_name = "SECONDS")]
+    hold: Option<f64>,
+    /// Ask the other side to call this URI instead, after all else (REFER).
+    #[arg(long, value_name = "URI")]
+    transfer: Option<String>,
     /// What the caller says once the other side has been silent for a moment: a WAV file. May be repeated.
     #[arg(long, value_name = "FILE")]
     wav: Vec<PathBuf>,
@@ -78,13 +97,33 @@ pub struct SimulatePhoneArgs {
 /// # Errors
 /// When an argument makes no sense, a file cannot be read or written, or no socket can be had.
 pub async fn run(args: SimulatePhoneArgs, as_json: bool) -> anyhow::Result<ExitCode> {
-    let plan = plan(&args)?;
-    let local = match args.local {
-        Some(local) => local,
-        None => super::line::towards(plan.remote).context("finding the own address")?,
+    let registration = args.register.as_deref().map(|address| registration(&args, address)).transpose()?;
+    let plan = args.target.as_deref().map(|target| plan(&args, target)).transpose()?;
+    let towards = plan.as_ref().map(|plan| plan.remote).or(registration.as_ref().map(|r| r.registrar));
+    let local = match (args.local, towards) {
+        (Some(local), _) => local,
+        (None, Some(remote)) => super::line::towards(remote).context("finding the own address")?,
+        (None, None) => bail!("--answer without --register needs the phone's own address: --local IP"),
     };
-    let phone = Arc::new(Phone::start(local, port_range(&args.rtp_ports)?, 1).await?);
-    let reports = place(&phone, &plan, args.calls, args.rate).await;
+    let ports = port_range(&args.rtp_ports)?;
+    let phone = if args.answer {
+        Phone::start_answering(local, args.port, ports, 1).await?
+    } else {
+        Phone::start(local, ports, 1).await?
+    };
+    let phone = Arc::new(phone);
+    if let Some(registration) = &registration {
+        register(&phone, registration).await?;
+    }
+    let reports = match plan {
+        Some(plan) => place(&phone, &plan, args.calls, args.rate).await,
+        None if args.answer => take(&phone, &args).await?,
+        None => Vec::new(),
+    };
+    if let Some(mut registration) = registration {
+        registration.expires = Duration::ZERO;
+        register(&phone, &registration).await?;
+    }
     let mut all_good = true;
     let mut documents = Vec::new();
     for (number, report) in reports.into_iter().enumerate() {
@@ -122,10 +161,68 @@ async fn place(
     reports
 }
 
-fn plan(args: &SimulatePhoneArgs) -> anyhow::Result<CallPlan> {
-    let text = if args.target.contains(':') { args.target.clone() } else { format!("sip:{}", args.target) };
-    let target = Uri::parse(text.as_bytes()).map_err(|e| anyhow::anyhow!("`{text}` is no SIP URI: {e}"))?;
+/// Registers, or says why that failed.
+async fn register(phone: &Phone, registration: &Registration) -> anyhow::Result<()> {
+    let status = phone.register(registration).await?;
+    if !status.is_success() {
+        bail!("{} is not registered: the registrar says {}", registration.address, status.get());
+    }
+    Ok(())
+}
+
+fn registration(args: &SimulatePhoneArgs, address: &str) -> anyhow::Result<Registration> {
+    let (address, text) = uri(address)?;
+    let (registrar, transport) = resolve(&text)?;
+    let credentials = credentials(args)?;
+    Ok(Registration { address, registrar, transport, credentials, expires: REGISTERED })
+}
+
+/// Takes the calls that come, one task each.
+async fn take(
+    phone: &Arc<Phone>,
+    args: &SimulatePhoneArgs,
+) -> anyhow::Result<Vec<anyhow::Result<CallReport>>> {
+    let plan = AnswerPlan {
+        ring: Duration::from_secs_f64(args.ring.clamp(0.0, 600.0)),
+        codecs: offered(args)?,
+        acts: acts(args)?,
+        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
+    };
+    let mut running = JoinSet::new();
+    for _ in 0..args.calls {
+        let (phone, plan) = (Arc::clone(phone), plan.clone());
+        running.spawn(async move { phone.answer(plan).await });
+    }
+    let mut reports = Vec::with_capacity(args.calls);
+    while let Some(report) = running.join_next().await {
+        reports.push(report.unwrap_or_else(|error| Err(error.into())));
+    }
+    Ok(reports)
+}
+
+/// A URI as people write it: `sip:` may be left out.
+fn uri(text: &str) -> anyhow::Result<(Uri, String)> {
+    let text = if text.contains(':') { text.to_owned() } else { format!("sip:{text}") };
+    let uri = Uri::parse(text.as_bytes()).map_err(|e| anyhow::anyhow!("`{text}` is no SIP URI: {e}"))?;
+    Ok((uri, text))
+}
+
+fn plan(args: &SimulatePhoneArgs, target: &str) -> anyhow::Result<CallPlan> {
+    let (target, text) = uri(target)?;
     let (remote, transport) = resolve(&text)?;
+    Ok(CallPlan {
+        target,
+        remote,
+        transport,
+        from: args.from.clone(),
+        codecs: offered(args)?,
+        credentials: credentials(args)?,
+        acts: acts(args)?,
+        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
+    })
+}
+
+fn offered(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Codec>> {
     let mut offered: Vec<Codec> = Vec::new();
     for name in &args.codecs {
         let known = codecs(name);
@@ -134,7 +231,11 @@ fn plan(args: &SimulatePhoneArgs) -> anyhow::Result<CallPlan> {
         }
         offered.extend(known);
     }
-    let credentials = match &args.username {
+    Ok(offered)
+}
+
+fn credentials(args: &SimulatePhoneArgs) -> anyhow::Result<Option<Credentials>> {
+    Ok(match &args.username {
         None => None,
         Some(username) => Some(Credentials {
             username: username.clone(),
@@ -142,16 +243,6 @@ fn plan(args: &SimulatePhoneArgs) -> anyhow::Result<CallPlan> {
                 .context("--username needs the password in the variable TANDEM_PHONE_PASSWORD")?
                 .into(),
         }),
-    };
-    Ok(CallPlan {
-        target,
-        remote,
-        transport,
-        from: args.from.clone(),
-        codecs: offered,
-        credentials,
-        acts: acts(args)?,
-        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
     })
 }
 
@@ -173,6 +264,13 @@ fn acts(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Act>> {
     }
     if let Some(digits) = &args.dtmf {
         acts.push(Act::Press(digits.to_ascii_uppercase()));
+    }
+    if let Some(seconds) = args.hold {
+        let span = Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0));
+        acts.extend([Act::Hold, Act::Wait(span), Act::Unhold]);
+    }
+    if let Some(to) = &args.transfer {
+        acts.push(Act::Transfer(uri(to)?.0));
     }
     if let Some(seconds) = args.hang_up_after {
         acts.push(Act::Wait(Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))));
@@ -222,9 +320,20 @@ fn document(report: &CallReport) -> Value {
         "status": report.hang_up.as_ref().map(|hang_up| hang_up.status),
         "reason": report.hang_up.as_ref().map(|hang_up| hang_up.reason.clone()),
         "codec": report.codec.map(|codec| codec.to_string()),
+        "transfer": report.transfer.as_ref().map(transfer),
         "heard_ms": report.heard.len() as u64 * 1000 / u64::from(BRIDGE_RATE),
         "quality": report.quality,
     })
+}
+
+/// The last word about a transfer: a status, or what happened instead.
+fn transfer(news: &TransferNews) -> Value {
+    match news {
+        TransferNews::Accepted => "accepted".into(),
+        TransferNews::Progress(status) | TransferNews::Done(status) => (*status).into(),
+        TransferNews::Refused(status) => format!("refused with {status}").into(),
+        TransferNews::Lost => "no news".into(),
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
@@ -275,4 +384,6 @@ fn numbered(file: &Path, number: usize, calls: usize) -> PathBuf {
     file.with_file_name(format!("{stem}-{}.wav", number + 1))
 }
 
+/// How long a registration holds.
+const REGISTERED: Duration = Duration::from_secs(3_600);
 const LONGEST_WAV: u64 = 64 << 20;

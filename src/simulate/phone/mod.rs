@@ -1,4 +1,4 @@
-//! A phone that places calls: real SIP, real RTP, and ears.
+//! A phone that places and takes calls: real SIP, real RTP, and ears.
 //!
 //! A [`Phone`] is a user agent of its own with its own media thread. [`Phone::call`] places one call,
 //! does what its [`Act`]s say and returns what was heard, sample by sample, with the moments that
@@ -19,16 +19,21 @@ use crate::id::LegId;
 use crate::rtp::{ItemKey, LatchPolicy, PortPool, PortPoolConfig};
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::leg::{HangUp, LegMedia, LegSignal, SipLeg};
-use crate::sip::message::Transport;
+use crate::sip::message::{StatusCode, Transport};
 use crate::sip::negotiation::{Capabilities, Preference};
 use crate::sip::transport::Target;
-use crate::sip::ua::{Credentials, HangupReason, LegEvent, OutgoingInvite, UaEvent};
+use crate::sip::ua::{
+    Credentials, HangupReason, IncomingInvite, LegCommand, LegEvent, OutgoingInvite, Referral, TransferNews,
+    UaEvent,
+};
 use crate::sip::uri::Uri;
 
+mod answer;
 pub mod cli;
 mod ears;
 mod line;
 
+pub use answer::{AnswerPlan, Registration};
 pub use ears::Ears;
 
 /// What the person on the phone does next. Each act begins when the one before is done.
@@ -48,6 +53,12 @@ pub enum Act {
     Press(String),
     /// Presses keys by SIP INFO.
     PressByInfo(String),
+    /// Puts the other side on hold by re-INVITE.
+    Hold,
+    /// Takes the other side back from hold.
+    Unhold,
+    /// Asks the other side to call somebody else (REFER), and goes on when the last word about that has come.
+    Transfer(Uri),
     /// Hangs up.
     HangUp,
 }
@@ -98,6 +109,8 @@ pub struct CallReport {
     pub spoke: Vec<(Instant, Instant)>,
     /// Keys the far end pressed, in order.
     pub digits: String,
+    /// The last word about [`Act::Transfer`].
+    pub transfer: Option<TransferNews>,
     /// RTP statistics of the phone's side.
     pub quality: Option<Quality>,
 }
@@ -116,6 +129,8 @@ pub struct Phone {
     ports: PortPool,
     workers: Workers,
     lines: Lines,
+    /// Calls that came in and nobody has taken yet.
+    arriving: tokio::sync::Mutex<mpsc::Receiver<Arrival>>,
     _switch: tokio::task::JoinHandle<()>,
 }
 
@@ -127,10 +142,35 @@ impl Phone {
     /// # Errors
     /// When sockets or threads cannot be had.
     pub async fn start(local: IpAddr, rtp_ports: (u16, u16), threads: usize) -> anyhow::Result<Self> {
+        Self::open(local, 0, false, rtp_ports, threads).await
+    }
+
+    /// A phone that also takes calls, from anybody, on this port; 0 takes a free one. See [`Phone::answer`].
+    ///
+    /// # Errors
+    /// As [`Phone::start`].
+    pub async fn start_answering(
+        local: IpAddr,
+        port: u16,
+        rtp_ports: (u16, u16),
+        threads: usize,
+    ) -> anyhow::Result<Self> {
+        Self::open(local, port, true, rtp_ports, threads).await
+    }
+
+    async fn open(
+        local: IpAddr,
+        port: u16,
+        answers: bool,
+        rtp_ports: (u16, u16),
+        threads: usize,
+    ) -> anyhow::Result<Self> {
         let (events, inbox) = mpsc::channel(QUEUE);
-        let endpoint = line::open(local, events).await.context("opening the phone's SIP sockets")?;
+        let endpoint =
+            line::open(local, port, answers, events).await.context("opening the phone's SIP sockets")?;
         let lines = Lines::default();
-        let switch = tokio::spawn(switch(inbox, Arc::clone(&lines)));
+        let (arrived, arriving) = mpsc::channel(ARRIVALS);
+        let switch = tokio::spawn(switch(inbox, Arc::clone(&lines), arrived, endpoint.clone()));
         let ports = PortPool::new(PortPoolConfig {
             first: rtp_ports.0,
             last: rtp_ports.1,
@@ -138,7 +178,8 @@ impl Phone {
             ..PortPoolConfig::default()
         })?;
         let workers = Workers::start(threads, 0)?;
-        Ok(Self { endpoint, local, ports, workers, lines, _switch: switch })
+        let arriving = tokio::sync::Mutex::new(arriving);
+        Ok(Self { endpoint, local, ports, workers, lines, arriving, _switch: switch })
     }
 
     /// Places a call and sees it to its end.
@@ -150,7 +191,7 @@ impl Phone {
         let (line, events) = mpsc::channel(64);
         self.lines().insert(id, line);
         let (tell, told) = oneshot::channel();
-        let settings = self.settings(&plan);
+        let settings = self.settings(&plan.codecs, plan.remote.ip());
         let handle = self.endpoint.clone();
         let target = handle.target(plan.transport, plan.remote)?;
         self.workers.place(move |around| async move {
@@ -173,37 +214,63 @@ impl Phone {
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn settings(&self, plan: &CallPlan) -> LegMedia {
+    fn settings(&self, codecs: &[Codec], peer: IpAddr) -> LegMedia {
         LegMedia {
             ports: self.ports.clone(),
             address: self.local,
-            peer: plan.remote.ip(),
+            peer,
             capabilities: Capabilities {
-                codecs: plan.codecs.clone(),
+                codecs: codecs.to_vec(),
                 preference: Preference::Theirs,
                 ..Capabilities::default()
             },
-            latch: LatchPolicy { allowed: vec![plan.remote.ip().into()], ..LatchPolicy::default() },
+            latch: LatchPolicy { allowed: vec![peer.into()], ..LatchPolicy::default() },
             inband_dtmf: false,
             reorder_wait: Duration::from_millis(30),
             playout_limit: Duration::from_secs(600),
             media_timeout: None,
+            dtmf: crate::sip::profile::DtmfMethod::TelephoneEvent,
         }
     }
 }
 
-/// Hands each event to its call. Calls to the phone are not answered.
-async fn switch(mut inbox: mpsc::Receiver<UaEvent>, lines: Lines) {
+/// Hands each event to its call, and each new call to whoever answers.
+async fn switch(
+    mut inbox: mpsc::Receiver<UaEvent>,
+    lines: Lines,
+    arrived: mpsc::Sender<Arrival>,
+    endpoint: EndpointHandle,
+) {
+    let lines = || lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     while let Some(event) = inbox.recv().await {
-        if let UaEvent::Leg(leg, event) = event {
-            let line = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&leg).cloned();
-            if let Some(line) = line
-                && line.try_send(event).is_err()
-            {
-                tracing::debug!("an event came for a call that is over");
+        match event {
+            UaEvent::Leg(leg, event) => {
+                let line = lines().get(&leg).cloned();
+                if let Some(line) = line
+                    && line.try_send(event).is_err()
+                {
+                    tracing::debug!("an event came for a call that is over");
+                }
             }
+            UaEvent::Invite(invite) => {
+                let leg = invite.leg;
+                let (line, events) = mpsc::channel(64);
+                lines().insert(leg, line);
+                if arrived.try_send(Arrival { invite, events }).is_err() {
+                    lines().remove(&leg);
+                    let status = StatusCode::BUSY_HERE;
+                    endpoint.command(leg, LegCommand::Reject { status, reason: None, headers: Vec::new() });
+                }
+            }
+            UaEvent::Pong(_) | UaEvent::Answer { .. } | UaEvent::Phone(_) => {}
         }
     }
+}
+
+/// A call that came in.
+struct Arrival {
+    invite: Box<IncomingInvite>,
+    events: mpsc::Receiver<LegEvent>,
 }
 
 async fn live(
@@ -222,14 +289,9 @@ async fn live(
     handle.invite(
         id,
         OutgoingInvite {
-            target,
-            to: plan.target.clone(),
-            from,
-            from_display: None,
             sdp: Some(sdp),
-            trunk: None,
             credentials: plan.credentials.clone(),
-            headers: Vec::new(),
+            ..OutgoingInvite::new(target, plan.target.clone(), from)
         },
     )?;
     Ok(OnCall::new(leg, plan, dialled).run().await)
@@ -251,6 +313,8 @@ struct OnCall {
     report: CallReport,
     speech: Speech,
     said_count: u32,
+    /// The REFER of the present act is out.
+    referring: bool,
     act_began: Instant,
     /// Media has begun: both tapes run.
     rolling: bool,
@@ -276,10 +340,12 @@ impl OnCall {
                 origin: dialled,
                 spoke: Vec::new(),
                 digits: String::new(),
+                transfer: None,
                 quality: None,
             },
             speech: Speech::NotBegun,
             said_count: 0,
+            referring: false,
             act_began: dialled,
             rolling: false,
             scratch: Vec::new(),
@@ -353,7 +419,13 @@ impl OnCall {
                 }
             }
             LegSignal::Dtmf { digit, .. } => self.report.digits.push(digit),
-            LegSignal::MediaChanged { .. } | LegSignal::DtmfSent | LegSignal::HungUp(_) => {}
+            LegSignal::Transferring(news) => self.report.transfer = Some(news),
+            LegSignal::MediaChanged { .. }
+            | LegSignal::DtmfSent
+            | LegSignal::EarlyMedia
+            | LegSignal::Trying
+            | LegSignal::Transfer(_)
+            | LegSignal::HungUp(_) => {}
         }
     }
 
@@ -406,6 +478,20 @@ impl OnCall {
                     self.leg.send_dtmf(&digits);
                 }
                 Act::PressByInfo(digits) => self.leg.send_dtmf_by_info(digits),
+                Act::Hold => self.leg.hold(true),
+                Act::Unhold => self.leg.hold(false),
+                Act::Transfer(to) => {
+                    if !std::mem::replace(&mut self.referring, true) {
+                        self.leg.refer(Referral { to: to.clone(), replaces: None, referred_by: None });
+                        return false;
+                    }
+                    if let None | Some(TransferNews::Accepted | TransferNews::Progress(_)) =
+                        self.report.transfer
+                    {
+                        return false;
+                    }
+                    self.referring = false;
+                }
                 Act::HangUp => {
                     self.leg.hang_up(HangupReason::normal());
                     return true;
@@ -422,3 +508,5 @@ impl OnCall {
 }
 
 const QUEUE: usize = 4096;
+/// Calls that may wait to be answered; further ones hear that the phone is busy.
+const ARRIVALS: usize = 64;

@@ -7,7 +7,7 @@ mod params;
 mod server;
 
 pub use client::{Challenge, Credentials, DigestClient, DigestError};
-pub use server::{DigestServer, Verdict};
+pub use server::{DigestServer, Known, Verdict};
 
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
@@ -87,8 +87,13 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     fn response(&self, username: &str, password: &str) -> String {
+        let (username, realm) = (username.as_bytes(), self.realm.as_bytes());
+        self.response_of(self.algorithm.hash(&[username, realm, password.as_bytes()]))
+    }
+
+    /// The response of who has only the hash of user, realm and password.
+    fn response_of(&self, mut secret: String) -> String {
         let hash = |parts: &[&[u8]]| self.algorithm.hash(parts);
-        let mut secret = hash(&[username.as_bytes(), self.realm.as_bytes(), password.as_bytes()]);
         let cnonce = self.protection.map_or("", |(_, _, cnonce)| cnonce);
         if self.session {
             secret = hash(&[secret.as_bytes(), self.nonce.as_bytes(), cnonce.as_bytes()]);
@@ -108,6 +113,11 @@ impl Exchange<'_> {
             None => hash(&[secret, nonce, request]),
         }
     }
+}
+
+/// The hash of user, realm and password that stands for the password (HA1, RFC 7616 section 3.4.2).
+pub fn ha1(algorithm: Algorithm, username: &str, realm: &str, password: &str) -> String {
+    algorithm.hash(&[username.as_bytes(), realm.as_bytes(), password.as_bytes()])
 }
 
 fn hash_with(mut hasher: impl Digest, parts: &[&[u8]]) -> String {

@@ -8,7 +8,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::params::AuthParams;
-use super::{Algorithm, Exchange, Qop, hex};
+use super::{Algorithm, Exchange, Qop, ha1, hex};
 use crate::sip::header::quote;
 use crate::sip::headers::HeaderValue;
 
@@ -41,6 +41,31 @@ pub enum Verdict {
     Stale,
     /// They are wrong, absent, or for someone unknown: challenge again.
     Refused,
+}
+
+/// What the server knows of a user.
+pub enum Known {
+    /// The password.
+    Password(String),
+    /// Hashes of user, realm and password: one for each algorithm that is asked for.
+    Ha1 {
+        /// With MD5.
+        md5: String,
+        /// With SHA-256.
+        sha256: String,
+    },
+}
+
+impl Known {
+    fn hash(&self, algorithm: Algorithm, username: &str, realm: &str) -> String {
+        match (self, algorithm) {
+            (Self::Password(password), _) => ha1(algorithm, username, realm, password),
+            (Self::Ha1 { md5, .. }, Algorithm::Md5) => md5.to_ascii_lowercase(),
+            (Self::Ha1 { sha256, .. }, Algorithm::Sha256) => sha256.to_ascii_lowercase(),
+            // It is never asked for, so nobody who answers with it is right.
+            (Self::Ha1 { .. }, Algorithm::Sha512_256) => String::new(),
+        }
+    }
 }
 
 /// When a nonce was made, in milliseconds since `epoch`, and what makes it unique.
@@ -110,12 +135,24 @@ impl DigestServer {
         body: &[u8],
         password: impl Fn(&str) -> Option<String>,
     ) -> Verdict {
+        self.verify_known(now, rows, method, body, |user| password(user).map(Known::Password))
+    }
+
+    /// As [`Self::verify`], for users of whom more or less than a password is known.
+    pub fn verify_known<'a>(
+        &mut self,
+        now: Instant,
+        rows: impl Iterator<Item = &'a [u8]>,
+        method: &str,
+        body: &[u8],
+        known: impl Fn(&str) -> Option<Known>,
+    ) -> Verdict {
         let credentials = rows.flat_map(AuthParams::read_row).find(|c| {
             let ours = c.get("realm") == Some(self.realm.as_str());
             ours && c.scheme.eq_ignore_ascii_case("Digest")
         });
         match credentials {
-            Some(credentials) => self.judge(now, &credentials, method, body, password),
+            Some(credentials) => self.judge(now, &credentials, method, body, known),
             None => Verdict::Refused,
         }
     }
@@ -126,7 +163,7 @@ impl DigestServer {
         credentials: &AuthParams,
         method: &str,
         body: &[u8],
-        password: impl Fn(&str) -> Option<String>,
+        lookup: impl Fn(&str) -> Option<Known>,
     ) -> Verdict {
         let Some(answer) = Answer::read(credentials) else {
             return Verdict::Refused;
@@ -134,7 +171,9 @@ impl DigestServer {
         let Some(id) = self.open_nonce(answer.nonce) else {
             return Verdict::Refused;
         };
-        let known = password(answer.username);
+        let known = lookup(answer.username);
+        let nobody = Known::Password("no such user".to_owned());
+        let secret = known.as_ref().unwrap_or(&nobody).hash(answer.algorithm, answer.username, &self.realm);
         let expected = Exchange {
             algorithm: answer.algorithm,
             session: answer.session,
@@ -145,7 +184,7 @@ impl DigestServer {
             uri: answer.uri,
             body,
         }
-        .response(answer.username, known.as_deref().unwrap_or("no such user"));
+        .response_of(secret);
         let right: bool = expected.as_bytes().ct_eq(answer.response.as_bytes()).into();
         if !right || known.is_none() || !self.algorithms.contains(&answer.algorithm) {
             return Verdict::Refused;
@@ -360,6 +399,25 @@ mod tests {
         let foreign = other.answer();
         assert_eq!(pair.verify(&foreign), Verdict::Refused);
         assert_eq!(pair.verify(b"NoOneKnowsThisScheme opaque-data=here"), Verdict::Refused);
+    }
+
+    #[test]
+    fn the_hashes_of_a_password_are_as_good_as_it() {
+        let mut pair = Pair::new("right");
+        let hash = |algorithm| ha1(algorithm, "bob", "tandem", "right");
+        for random in [1, 2] {
+            pair.ask(random);
+            let row = pair.answer();
+            let lookup = |user: &str| {
+                let known = Known::Ha1 { md5: hash(Algorithm::Md5), sha256: hash(Algorithm::Sha256) };
+                (user == "bob").then_some(known)
+            };
+            let rows = || std::iter::once(row.as_slice());
+            assert_eq!(pair.server.verify_known(pair.now, rows(), "INVITE", b"", lookup), accepted());
+            let wrong =
+                |_: &str| Some(Known::Ha1 { md5: hash(Algorithm::Sha256), sha256: hash(Algorithm::Md5) });
+            assert_eq!(pair.server.verify_known(pair.now, rows(), "INVITE", b"", wrong), Verdict::Refused);
+        }
     }
 
     #[test]

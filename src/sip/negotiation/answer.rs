@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Attribute, Capabilities, Codec, Direction, Format, Layout, Media, MediaPlan, Negotiated, Negotiation,
-    NegotiationError, Preference, Sdp, Section,
+    Attribute, Capabilities, Codec, Direction, Format, Layout, Line, Media, MediaPlan, Negotiated,
+    Negotiation, NegotiationError, Preference, Sdp, Section,
 };
 
 impl Negotiation {
@@ -24,7 +24,7 @@ impl Negotiation {
     /// # Errors
     /// As [`Negotiation::answer`].
     pub fn answer_to(&mut self, offer: &Sdp, peer: IpAddr) -> Result<Negotiated, NegotiationError> {
-        let (place, choice) = choose_section(offer, &self.capabilities)?;
+        let (place, choice, line) = self.choose_section(offer)?;
         let media = &offer.media[place];
         let remote =
             Remote::of(offer, media, (&self.capabilities, self.capabilities.rtcp_mux), self.local, peer)?;
@@ -32,9 +32,12 @@ impl Negotiation {
         let ptime_ms = ptime_to_send(offer, media, &self.capabilities);
 
         self.withdraw_offer();
+        // There is a source of keys when there is a line to take up.
+        let srtp = line.and_then(|line| self.take_up(line));
         self.layout = Layout { sections: offer.media.iter().map(Section::of).collect(), audio: place };
         self.learn(&choice.formats);
-        let section = self.answer_section(media, &choice.formats, direction, remote.rtcp_mux);
+        let section =
+            self.answer_section(media, &choice.formats, direction, (remote.rtcp_mux, srtp.is_some()));
         let sdp = self.describe(section);
         let answer = self.seal(sdp).to_bytes();
         let plan = MediaPlan {
@@ -47,6 +50,8 @@ impl Negotiation {
             ptime_ms,
             direction,
             rtcp_mux: remote.rtcp_mux,
+            secure: srtp.is_some(),
+            srtp,
         };
         Ok(self.commit(plan, Some(answer)))
     }
@@ -56,7 +61,7 @@ impl Negotiation {
         offered: &Media,
         formats: &[(u8, Format)],
         direction: Direction,
-        rtcp_mux: bool,
+        (rtcp_mux, secure): (bool, bool),
     ) -> Media {
         let mut attributes = Vec::new();
         for (payload_type, format) in formats {
@@ -67,6 +72,7 @@ impl Negotiation {
         if rtcp_mux {
             attributes.push(Attribute::flag("rtcp-mux"));
         }
+        attributes.extend(self.keys.ours.as_ref().filter(|_| secure).map(Line::to_attribute));
         Media {
             kind: offered.kind.clone(),
             port: self.local.port(),
@@ -76,6 +82,38 @@ impl Negotiation {
             bandwidth: Vec::new(),
             attributes,
         }
+    }
+
+    /// The first audio section we can take, an encrypted one before a plain one; what is common in it, and
+    /// how it is protected. The error tells about the section that came nearest.
+    fn choose_section(&self, offer: &Sdp) -> Result<(usize, Choice, Option<Line>), NegotiationError> {
+        let mut nearest = NegotiationError::NoAudio;
+        let mut plain = None;
+        for (place, media) in offer.media.iter().enumerate() {
+            if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
+                continue;
+            }
+            let line = match self.protection(media) {
+                Ok(line) => line,
+                Err(error) => {
+                    if nearest == NegotiationError::NoAudio {
+                        nearest = error;
+                    }
+                    continue;
+                }
+            };
+            match Choice::of(&formats_of(media), &self.capabilities, self.capabilities.preference) {
+                Some(choice) if line.is_some() => return Ok((place, self.narrowed(choice), line)),
+                Some(choice) => plain = plain.or(Some((place, choice))),
+                None => nearest = NegotiationError::NoCommonCodec,
+            }
+        }
+        let (place, choice) = plain.ok_or(nearest)?;
+        Ok((place, self.narrowed(choice), None))
+    }
+
+    fn narrowed(&self, choice: Choice) -> Choice {
+        if self.capabilities.single_codec { choice.without_alternatives() } else { choice }
     }
 }
 
@@ -154,29 +192,6 @@ fn events_for(known: &[(u8, Format)], codec: Codec, codecs: &[(u8, Codec, usize)
     fitting
 }
 
-/// The first audio section we can take, and what is common in it. The error tells about the section that
-/// came nearest.
-fn choose_section(offer: &Sdp, capabilities: &Capabilities) -> Result<(usize, Choice), NegotiationError> {
-    let mut nearest = NegotiationError::NoAudio;
-    for (place, media) in offer.media.iter().enumerate() {
-        if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
-            continue;
-        }
-        if !is_plain_rtp(&media.proto) {
-            if nearest == NegotiationError::NoAudio {
-                nearest = NegotiationError::Transport;
-            }
-            continue;
-        }
-        match Choice::of(&formats_of(media), capabilities, capabilities.preference) {
-            Some(choice) if capabilities.single_codec => return Ok((place, choice.without_alternatives())),
-            Some(choice) => return Ok((place, choice)),
-            None => nearest = NegotiationError::NoCommonCodec,
-        }
-    }
-    Err(nearest)
-}
-
 pub(super) fn formats_of(media: &Media) -> Vec<(u8, Format)> {
     let mut formats: Vec<(u8, Format)> = Vec::new();
     for payload_type in media.payload_types() {
@@ -186,10 +201,6 @@ pub(super) fn formats_of(media: &Media) -> Vec<(u8, Format)> {
         formats.extend(Format::of(media, payload_type).map(|format| (payload_type, format)));
     }
     formats
-}
-
-pub(super) fn is_plain_rtp(proto: &str) -> bool {
-    proto.eq_ignore_ascii_case("RTP/AVP") || proto.eq_ignore_ascii_case("RTP/AVPF")
 }
 
 /// Where the peer is, by its description.

@@ -7,6 +7,7 @@
 mod address;
 mod answer;
 mod body;
+mod crypto;
 mod offer;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,11 @@ pub use body::{BodyError, session_description};
 use super::headers::HeaderValue;
 use super::message::StatusCode;
 use super::sdp::{Attribute, Connection, Direction, Media, Origin, Sdp, SdpError};
+use super::trunk::SrtpPolicy;
 use crate::audio::Codec;
+use crate::rtp::srtp::{SrtpKeys, Suite};
+
+use crypto::{KeySource, Line};
 
 /// What both sides agreed on: everything a media stream must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,10 @@ pub struct MediaPlan {
     pub direction: Direction,
     /// RTCP shares the RTP port (RFC 5761).
     pub rtcp_mux: bool,
+    /// Keys of SRTP; `None` when media goes in the clear.
+    pub srtp: Option<SrtpKeys>,
+    /// Whether media is encrypted.
+    pub secure: bool,
 }
 
 impl MediaPlan {
@@ -67,6 +76,10 @@ pub struct Capabilities {
     pub ptimes_ms: Vec<u16>,
     /// Accept RTCP on the RTP port when it is offered (RFC 5761); never offered by us. Default: yes.
     pub rtcp_mux: bool,
+    /// Whether media is encrypted. Anything but `Off` needs [`Negotiation::set_key_source`]. Default: off.
+    pub srtp: SrtpPolicy,
+    /// The suites we take and offer, best first. Default: all.
+    pub suites: Vec<Suite>,
     /// Where we let ourselves be sent to.
     pub addresses: AddressPolicy,
 }
@@ -81,6 +94,8 @@ impl Default for Capabilities {
             ptime_ms: 20,
             ptimes_ms: vec![20, 40, 60],
             rtcp_mux: true,
+            srtp: SrtpPolicy::Off,
+            suites: Suite::ALL.to_vec(),
             addresses: AddressPolicy::default(),
         }
     }
@@ -114,6 +129,7 @@ pub struct Negotiation {
     /// The media sections of the session, ours being one of them.
     layout: Layout,
     plan: Option<MediaPlan>,
+    keys: KeySource,
 }
 
 /// The outcome of a completed exchange.
@@ -136,9 +152,15 @@ pub enum NegotiationError {
     /// There is no audio section that is switched on.
     #[error("no audio is offered")]
     NoAudio,
-    /// Audio only over a transport we do not have (SRTP, for now).
+    /// Audio only over a transport we do not have, or SRTP where the trunk has it off.
     #[error("audio is offered over a transport we do not have")]
     Transport,
+    /// SRTP, but no `a=crypto` line that we could use.
+    #[error("SRTP is offered without a suite and key in common")]
+    NoCommonCrypto,
+    /// Plain RTP where media must be encrypted.
+    #[error("media must be encrypted and is offered in the clear")]
+    InTheClear,
     /// No codec in common.
     #[error("no codec in common")]
     NoCommonCodec,
@@ -166,6 +188,8 @@ impl NegotiationError {
             Self::Sdp(_) => StatusCode::BAD_REQUEST,
             Self::NoAudio
             | Self::Transport
+            | Self::NoCommonCrypto
+            | Self::InTheClear
             | Self::NoCommonCodec
             | Self::NoAddress
             | Self::AddressFamily
@@ -180,9 +204,9 @@ impl NegotiationError {
         match self {
             Self::AddressFamily => (300, "Incompatible network protocol"),
             Self::NoAddress => (301, "Incompatible network address formats"),
-            Self::Transport => (302, "Incompatible transport protocol"),
+            Self::Transport | Self::InTheClear => (302, "Incompatible transport protocol"),
             Self::NoAudio => (304, "Media type not available"),
-            Self::NoCommonCodec => (305, "Incompatible media format"),
+            Self::NoCommonCodec | Self::NoCommonCrypto => (305, "Incompatible media format"),
             Self::Sdp(_) | Self::AddressRefused | Self::NoOffer | Self::AnswerMismatch => {
                 (399, "Session description not acceptable")
             }
@@ -213,7 +237,13 @@ impl Negotiation {
             payload_types: Vec::new(),
             layout: Layout::default(),
             plan: None,
+            keys: KeySource::default(),
         }
+    }
+
+    /// Where the keys we offer come from: a secret, random for each leg. Without it media is never encrypted.
+    pub fn set_key_source(&mut self, seed: [u8; 32]) {
+        self.keys = KeySource::new(seed);
     }
 
     /// What was last agreed on.
@@ -304,6 +334,8 @@ pub fn offered_address(sdp: &Sdp) -> Option<IpAddr> {
 #[derive(Debug, Clone)]
 struct Pending {
     formats: Vec<(u8, Format)>,
+    /// The keys that were offered.
+    lines: Vec<Line>,
     payload_types_before: Vec<(u8, Format)>,
     layout_before: Layout,
     answered: bool,
@@ -388,5 +420,7 @@ impl Section {
     }
 }
 
+#[cfg(test)]
+mod crypto_tests;
 #[cfg(test)]
 mod tests;

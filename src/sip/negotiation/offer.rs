@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::answer::{Choice, Remote, audio_of, formats_of, is_plain_rtp, ptime_to_send};
+use super::answer::{Choice, Remote, audio_of, formats_of, ptime_to_send};
 use super::{
-    Attribute, Codec, Format, Layout, Media, MediaPlan, Negotiated, Negotiation, NegotiationError, Pending,
-    Preference, Sdp, Section,
+    Attribute, Codec, Format, Layout, Line, Media, MediaPlan, Negotiated, Negotiation, NegotiationError,
+    Pending, Preference, Sdp, Section,
 };
 
 impl Negotiation {
@@ -18,13 +18,14 @@ impl Negotiation {
         let (payload_types_before, layout_before) = (self.payload_types.clone(), self.layout.clone());
         let formats = self.formats_to_offer();
         self.learn(&formats);
-        let section = self.offer_section(&formats);
+        let lines = self.lines_to_offer();
+        let section = self.offer_section(&formats, &lines);
         if self.layout.sections.is_empty() {
             self.layout = Layout { sections: vec![Section::of(&section)], audio: 0 };
         }
         let sdp = self.describe(section);
         let offer = self.seal(sdp).to_bytes();
-        self.pending = Some(Pending { formats, payload_types_before, layout_before, answered: false });
+        self.pending = Some(Pending { formats, lines, payload_types_before, layout_before, answered: false });
         offer
     }
 
@@ -38,10 +39,10 @@ impl Negotiation {
         let pending = self.pending.as_ref().ok_or(NegotiationError::NoOffer)?;
         let answer = Sdp::parse(answer)?;
         let media = answer.media.get(self.layout.audio).ok_or(NegotiationError::AnswerMismatch)?;
-        let is_ours = media.kind.eq_ignore_ascii_case("audio") && is_plain_rtp(&media.proto);
-        if !is_ours || media.port == 0 {
+        if !media.kind.eq_ignore_ascii_case("audio") || media.port == 0 {
             return Err(NegotiationError::AnswerMismatch);
         }
+        let (line, srtp) = self.taken_up(&pending.lines, media)?.unzip();
         let theirs = self.formats_of_answer(media, &pending.formats);
         let choice = Choice::of(&theirs, &self.capabilities, Preference::Theirs)
             .ok_or(NegotiationError::NoCommonCodec)?;
@@ -57,10 +58,13 @@ impl Negotiation {
             ptime_ms: ptime_to_send(&answer, media, &self.capabilities),
             direction: remote.direction.reversed().and(self.wish),
             rtcp_mux: remote.rtcp_mux,
+            secure: srtp.is_some(),
+            srtp,
         };
         if let Some(pending) = &mut self.pending {
             pending.answered = true;
         }
+        self.keys.ours = line;
         Ok(self.commit(plan, None))
     }
 
@@ -119,7 +123,7 @@ impl Negotiation {
         std::iter::once(usual).chain(96..=127).find(is_free)
     }
 
-    fn offer_section(&self, formats: &[(u8, Format)]) -> Media {
+    fn offer_section(&self, formats: &[(u8, Format)], lines: &[Line]) -> Media {
         let mut attributes = Vec::new();
         for (payload_type, format) in formats {
             format.describe(*payload_type, &mut attributes);
@@ -129,11 +133,13 @@ impl Negotiation {
         if self.uses_rtcp_mux() {
             attributes.push(Attribute::flag("rtcp-mux"));
         }
+        attributes.extend(lines.iter().map(Line::to_attribute));
+        let first = self.proto_to_offer();
         Media {
             kind: "audio".into(),
             port: self.local.port(),
             // A section keeps its transport for the life of the session.
-            proto: self.layout.sections.get(self.layout.audio).map_or("RTP/AVP", |s| &s.proto).into(),
+            proto: self.layout.sections.get(self.layout.audio).map_or(first, |s| &s.proto).into(),
             formats: formats.iter().map(|(payload_type, _)| payload_type.to_string()).collect(),
             connection: None,
             bandwidth: Vec::new(),

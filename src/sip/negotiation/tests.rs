@@ -50,6 +50,8 @@ fn a_twilio_offer_is_answered() {
         ptime_ms: 20,
         direction: Direction::SendRecv,
         rtcp_mux: false,
+        srtp: None,
+        secure: false,
     };
     assert_eq!(plan, expected);
     let text = sdp.to_string();

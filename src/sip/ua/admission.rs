@@ -1,76 +1,117 @@
 //! The gate: whom we listen to, and how much.
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::checks::Refusal;
-use super::{UserAgent, dropped};
-use crate::sip::headers::{HeaderName, Headers};
+use super::{UaConfig, UserAgent, dropped};
+use crate::sip::flood::{Bans, Buckets};
+use crate::sip::header::via::Via;
+use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::parse::ParseError;
 use crate::sip::transaction::{Arrival, annotate, response_target, tag_in};
 use crate::sip::transport::Target;
-use crate::sip::trunk::Trunk;
+use crate::sip::trunk::{PeerHost, Trunk, Trunks};
 
-/// How many replies without state each source has left.
+/// What each source has left, and who is not heard at all.
 #[derive(Debug)]
 pub(super) struct Admission {
-    per_second: u32,
-    budgets: HashMap<IpAddr, Budget>,
-}
-
-#[derive(Debug)]
-struct Budget {
-    left: u32,
-    since: Instant,
+    /// Replies without state to strangers, and to what cannot be read.
+    replies: Buckets,
+    /// Requests of strangers.
+    requests: Buckets,
+    /// New calls of one address of a trunk.
+    invites: Buckets,
+    /// Refusals without state while we are full.
+    sheds: Buckets,
+    bans: Bans,
+    /// Makes the To tags of refusals without state, the same for each copy of a request (RFC 3261 section 8.2.7).
+    secret: u64,
 }
 
 impl Admission {
-    pub(super) fn new(per_second: u32) -> Self {
-        Self { per_second, budgets: HashMap::new() }
+    pub(super) fn new(config: &UaConfig, secret: u64) -> Self {
+        let (replies, flood) = (config.stateless_replies_per_second, &config.flood);
+        let invites = flood.invites_per_second;
+        Self {
+            // No rate means no limit to a bucket, but no reply here.
+            replies: Buckets::per_second(replies.max(1), replies),
+            requests: Buckets::per_second(flood.requests_per_second, flood.burst),
+            invites: Buckets::per_second(invites, invites),
+            sheds: Buckets::per_second(SHEDS_PER_SECOND, SHEDS_PER_SECOND),
+            bans: Bans::new(flood),
+            secret,
+        }
     }
 
     /// Whether one more reply to this source is within its budget; counts it.
     fn allows_reply(&mut self, now: Instant, source: IpAddr) -> bool {
-        if self.budgets.len() >= SOURCES_MAX {
-            // A forged flood must not grow the table; everybody starts anew.
-            self.budgets.clear();
+        self.replies.take(now, source)
+    }
+
+    /// A source gave a wrong password, or tries number after number.
+    pub(super) fn auth_failed(&mut self, now: Instant, source: IpAddr) {
+        if self.bans.failed(now, source) {
+            metrics::counter!("tandem_sip_banned_total").increment(1);
+            tracing::warn!(%source, "banned for wrong SIP passwords or for trying numbers");
         }
-        let full = Budget { left: self.per_second, since: now };
-        let budget = self.budgets.entry(source).or_insert(full);
-        if now.saturating_duration_since(budget.since) >= Duration::from_secs(1) {
-            *budget = Budget { left: self.per_second, since: now };
-        }
-        let allowed = budget.left > 0;
-        budget.left = budget.left.saturating_sub(1);
-        allowed
+    }
+
+    fn is_banned(&self, now: Instant, source: IpAddr) -> bool {
+        self.bans.holds(now, source)
+    }
+
+    fn tag(&self, request: &Request) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.secret.hash(&mut hasher);
+        request.headers.get(HeaderName::CallId).hash(&mut hasher);
+        request.headers.get(HeaderName::From).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
     }
 }
 
 impl UserAgent {
+    /// The host name by which a trunk that this address belongs to is configured.
+    pub fn name_of_peer(&self, address: IpAddr) -> Option<&str> {
+        let trunk = self.trunks.admit(address)?;
+        let names = trunk.peers.iter().find_map(|peer| match &peer.host {
+            PeerHost::Name(name) => Some(name.as_ref()),
+            PeerHost::Ip(_) => None,
+        });
+        names.or(trunk.domain.as_deref())
+    }
+
+    /// Replaces the trunks; calls that exist keep theirs.
+    pub fn set_trunks(&mut self, trunks: Trunks) {
+        self.trunks = trunks;
+    }
+
     pub(super) fn receive_request(&mut self, now: Instant, mut request: Request, back: Target) {
         metrics::counter!("tandem_sip_messages_total", "direction" => "in", "kind" => "request").increment(1);
         let Ok(mut via) = request.headers.via_top() else { return dropped("no_via") };
-        let trunk = self.trunks.admit(back.remote.ip()).cloned();
+        let source = back.remote.ip();
+        let trunk = self.trunks.admit(source).cloned();
+        let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
+        let fresh = !in_dialog && is_fresh(&request.method);
+        let trusted = trunk.as_ref().is_some_and(|trunk| !trunk.inbound_auth);
+        if fresh && !trusted && self.admission.is_banned(now, source) {
+            return dropped("banned");
+        }
         let known =
             trunk.is_some() || self.is_peer_of_a_call(&request, back) || self.table.knows(&request, &via);
         if !known {
-            return self.refuse_stranger(now, &request, back);
+            return self.stranger_arrived(now, &request, back);
         }
         annotate(&mut via, back.remote);
         request.headers.replace_first_value(HeaderName::Via, &via);
-        let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
         if !in_dialog && is_scanner(&request) {
             return dropped("scanner");
         }
-        let full = self.table.server_count() >= self.config.transactions_max;
-        if full && !in_dialog && is_fresh(&request.method) && !self.table.knows(&request, &via) {
-            dropped("transactions_full");
-            let refusal =
-                Refusal::with(StatusCode::SERVICE_UNAVAILABLE, HeaderName::RetryAfter, self.retry_after());
-            return self.reply_without_state(now, &request, refusal, response_target(&via, back));
+        if fresh && self.must_shed(now, &request, &via, source) {
+            return self.shed(now, &request, response_target(&via, back));
         }
         match self.table.receive_request(now, &request, &via, back) {
             Ok(arrival) => self.arrived(now, request, arrival, trunk, back),
@@ -80,6 +121,49 @@ impl UserAgent {
                 self.reply_without_state(now, &request, refusal, response_target(&via, back));
             }
         }
+    }
+
+    /// Counts credentials that were refused. Credentials that came too late are right, and count for nothing.
+    pub(super) fn note_wrong_password(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        refusal: &Refusal,
+        back: Target,
+    ) {
+        let tried = request.headers.get(HeaderName::Authorization).is_some();
+        let stale = |value: &HeaderValue| value.to_text().contains("stale=true");
+        let stale = refusal.headers.iter().any(|(_, value)| stale(value));
+        if tried && !stale && refusal.status == StatusCode::UNAUTHORIZED {
+            self.admission.auth_failed(now, back.remote.ip());
+        }
+    }
+
+    /// Whether a request that would make new state comes when there is no room for it. Copies of one that is being
+    /// answered are let through.
+    fn must_shed(&mut self, now: Instant, request: &Request, via: &Via, source: IpAddr) -> bool {
+        let invite = request.method == Method::Invite;
+        let full = self.table.server_count() >= self.config.transactions_max
+            || invite && (self.draining || self.legs.len() >= self.config.legs_max);
+        let refused = full || invite && self.config.flood.invites_per_second > 0;
+        if !refused || self.table.knows(request, via) {
+            return false;
+        }
+        full || !self.admission.invites.take(now, source)
+    }
+
+    /// A 503 that leaves nothing behind: neither a transaction nor its timers (RFC 3261 section 8.2.7). Beyond
+    /// [`SHEDS_PER_SECOND`] the peer's own timers tell it.
+    fn shed(&mut self, now: Instant, request: &Request, target: Target) {
+        if !self.admission.sheds.take(now, target.remote.ip()) {
+            metrics::counter!("tandem_sip_flood_dropped_total", "what" => "silence").increment(1);
+            return;
+        }
+        metrics::counter!("tandem_sip_flood_dropped_total", "what" => "503").increment(1);
+        let tag = self.admission.tag(request);
+        let mut response = Response::to_request(request, StatusCode::SERVICE_UNAVAILABLE, Some(&tag));
+        response.headers.push(HeaderName::RetryAfter, self.retry_after());
+        self.send(target, response.to_bytes());
     }
 
     fn arrived(
@@ -120,6 +204,20 @@ impl UserAgent {
             Some(_) => dropped("reply_rate"),
             None => dropped("malformed"),
         }
+    }
+
+    /// A request from outside of every trunk. Who tries number after number is not told even that there is somebody.
+    fn stranger_arrived(&mut self, now: Instant, request: &Request, back: Target) {
+        let source = back.remote.ip();
+        if !self.admission.requests.take(now, source) {
+            metrics::counter!("tandem_sip_flood_dropped_total", "what" => "stranger").increment(1);
+            return;
+        }
+        if is_sweep(request) {
+            self.admission.auth_failed(now, source);
+            return dropped("sweep");
+        }
+        self.refuse_stranger(now, request, back);
     }
 
     /// Strangers hear nothing, or by setting one bare 403 that is no larger than what they sent.
@@ -169,6 +267,21 @@ fn is_scanner(request: &Request) -> bool {
             .is_some_and(|to| to.windows(SCANNER_TO.len()).any(|w| w == SCANNER_TO))
 }
 
+/// A call to a number abroad behind one of the prefixes by which open gateways are sought: `00…`, `011…`, `9011…`.
+fn is_sweep(request: &Request) -> bool {
+    let digits = request.uri.user().unwrap_or_default().trim_start_matches('+');
+    request.method == Method::Invite
+        && digits.len() >= SWEEP_DIGITS_MIN
+        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'*' || b == b'#')
+        && SWEEP_PREFIXES.iter().any(|prefix| digits.starts_with(prefix))
+}
+
+/// An outside line and then an international prefix, or that prefix alone.
+const SWEEP_PREFIXES: &[&str] = &["00", "011", "9011", "900", "8011", "800", "810", "*", "#"];
+const SWEEP_DIGITS_MIN: usize = 10;
+/// Refusals a second to one source while there is no room; each costs some 20 µs.
+const SHEDS_PER_SECOND: u32 = 2_000;
+
 const SCANNERS: &[&str] = &[
     "friendly-scanner",
     "friendly-request",
@@ -182,18 +295,19 @@ const SCANNERS: &[&str] = &[
     "sivus",
 ];
 const SCANNER_TO: &[u8] = b"100@1.1.1.1";
-/// Sources remembered for their reply budget.
-const SOURCES_MAX: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn each_source_has_a_budget_of_its_own_that_returns_every_second() {
         let now = Instant::now();
         let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut admission = Admission::new(2);
+        let config = UaConfig { stateless_replies_per_second: 2, ..UaConfig::default() };
+        let mut admission = Admission::new(&config, 0);
         let heard: Vec<bool> = (0..3).map(|_| admission.allows_reply(now, one)).collect();
         assert_eq!(heard, [true, true, false]);
         assert!(admission.allows_reply(now, two));

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
+use crate::sip::flood::FloodPolicy;
 use crate::sip::message::Transport;
 use crate::sip::transaction::TimerValues;
 use crate::time::UnixMs;
@@ -12,6 +15,10 @@ use crate::time::UnixMs;
 pub struct UaConfig {
     /// Address put into Via and Contact; absent: the local address of the message or target.
     pub advertise: Option<IpAddr>,
+    /// Addresses to show to peers of certain networks, instead of `advertise`; the first that fits.
+    pub advertise_for: Vec<Advertised>,
+    /// Requests larger than this many octets go by TCP instead of UDP (RFC 3261 section 18.1.1); 0: never.
+    pub udp_switch_bytes: usize,
     /// Where the shell listens, for peers whose route changes the transport. Filled in by the shell.
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// One moment by both clocks, so that the ids of legs carry the time. Absent: they are random alone.
@@ -36,12 +43,29 @@ pub struct UaConfig {
     pub stateless_replies_per_second: u32,
     /// Smallest session interval we take (RFC 4028 section 5). At least 90 s.
     pub min_session_expires: Duration,
+    /// What one source may ask of us.
+    pub flood: FloodPolicy,
+}
+
+/// The address we have for the peers of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Where the peer is.
+    pub network: IpNet,
+    /// Only for messages over this listener; absent: over any.
+    pub listener: Option<SocketAddr>,
+    /// What such a peer is shown in Via, Contact and SDP.
+    pub address: IpAddr,
+    /// The port shown; absent: the listener's.
+    pub port: Option<u16>,
 }
 
 impl Default for UaConfig {
     fn default() -> Self {
         Self {
             advertise: None,
+            advertise_for: Vec::new(),
+            udp_switch_bytes: 1_300,
             listeners: Vec::new(),
             epoch: None,
             user_agent: "Tandem".into(),
@@ -54,6 +78,7 @@ impl Default for UaConfig {
             refuse_unknown: false,
             stateless_replies_per_second: 10,
             min_session_expires: Duration::from_secs(90),
+            flood: FloodPolicy::default(),
         }
     }
 }

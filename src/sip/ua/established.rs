@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::UserAgent;
 use super::checks::{Refusal, check, session_description};
 use super::command::HangupReason;
 use super::event::{EndedBy, LegEvent};
-use super::incoming::reason_of;
+use super::incoming::{q850_of, reason_of};
 use super::info::{dtmf_relay, read_dtmf, read_dtmf_relay};
 use super::legs::{DialogKey, Leg, Reoffer, State, stray};
 use super::reply::accept;
-use super::{Purpose, UserAgent};
+use super::said::What;
 use crate::id::LegId;
-use crate::sip::dialog::{Dialog, OutOfOrder};
+use crate::sip::dialog::OutOfOrder;
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, StatusCode};
 use crate::sip::transaction::{TxId, tag_in};
@@ -63,7 +64,9 @@ impl UserAgent {
             Method::Update => self.update_arrived(now, tx, request, id),
             Method::Info => self.info_arrived(now, tx, &request, id),
             Method::Options => self.options_arrived(now, tx, &request),
-            Method::Prack => self.prack_arrived(now, tx, &request, id),
+            Method::Prack => self.prack_arrived(now, tx, request, id),
+            Method::Refer => self.refer_arrived(now, tx, request, id),
+            Method::Notify => self.notify_arrived(now, tx, &request, id),
             // `check` let nothing else through.
             _ => self.reply(now, tx, &request, StatusCode::CALL_DOES_NOT_EXIST),
         }
@@ -118,8 +121,10 @@ impl UserAgent {
             // A callee may not end an early dialog by BYE (section 15); its final response will.
             State::Outgoing(_) => {}
             State::Established(_) => {
-                self.end_open_reinvite(now, id, StatusCode::REQUEST_TERMINATED);
-                self.end_leg(id, EndedBy::Peer, reason_of(&request.headers));
+                self.close_requests(now, id);
+                let (reason, cause) = (reason_of(&request.headers), q850_of(&request.headers));
+                self.tell_leg(id, LegEvent::Ended { by: EndedBy::Peer, reason, cause });
+                self.forget_leg(id);
             }
         }
     }
@@ -140,7 +145,7 @@ impl UserAgent {
         let Some(body) = dtmf_relay(digit, duration_ms) else { return };
         let Some((mut info, target)) = self.dialog_request_of(id, Method::Info) else { return };
         info.set_body("application/dtmf-relay", body);
-        self.send_request(now, info, target, Purpose::Info);
+        self.say(now, id, What::Info, info, target);
     }
 
     /// The next request of an established call and where it goes.
@@ -158,9 +163,9 @@ impl UserAgent {
     pub(super) fn hang_up(&mut self, now: Instant, id: LegId, reason: Option<HangupReason>) {
         let reason = reason.unwrap_or_else(HangupReason::normal);
         let header = HeaderValue::from(reason.to_header());
-        self.end_open_reinvite(now, id, StatusCode::REQUEST_TERMINATED);
+        self.close_requests(now, id);
         let Some(call) = self.established(id) else { return };
-        let ended = LegEvent::Ended { by: EndedBy::Us, reason: Some(reason.text) };
+        let ended = LegEvent::Ended { by: EndedBy::Us, reason: Some(reason.text), cause: None };
         if call.unacked.as_ref().is_some_and(|unacked| unacked.first) {
             call.hang_up = Some(header);
             call.reoffer = Reoffer::None;
@@ -199,6 +204,13 @@ impl UserAgent {
         self.unacked_timeout(now, id);
         self.reinvite_timeout(now, id);
         self.session_timeout(now, id);
+        self.transfer_timeout(now, id);
+    }
+
+    /// Answers what the peer still waits for, before the leg ends.
+    fn close_requests(&mut self, now: Instant, id: LegId) {
+        self.end_open_reinvite(now, id, StatusCode::REQUEST_TERMINATED);
+        self.close_transfers(now, id);
     }
 
     fn unacked_timeout(&mut self, now: Instant, id: LegId) {
@@ -215,35 +227,17 @@ impl UserAgent {
 
     /// Ends a call that cannot go on, with BYE in case the peer still listens.
     pub(super) fn lose(&mut self, now: Instant, id: LegId, by: EndedBy, text: &str, cause: u16) {
-        self.end_open_reinvite(now, id, StatusCode::REQUEST_TERMINATED);
+        self.close_requests(now, id);
         let reason = HangupReason { protocol: "SIP", cause, text: text.to_owned() };
-        self.tell_leg(id, LegEvent::Ended { by, reason: Some(text.to_owned()) });
+        self.tell_leg(id, LegEvent::Ended { by, reason: Some(text.to_owned()), cause: None });
         self.say_bye(now, id, HeaderValue::from(reason.to_header()));
     }
 }
 
 impl Leg {
-    /// The dialogs of the leg: one, or several early ones.
-    fn dialogs(&self) -> impl Iterator<Item = &Dialog> {
-        let (one, many): (Option<&Dialog>, &[Dialog]) = match &self.state {
-            State::Incoming(call) => (Some(&call.dialog), &[]),
-            State::Outgoing(call) => (None, &call.forks),
-            State::Established(call) => (Some(&call.dialog), &[]),
-        };
-        one.into_iter().chain(many)
-    }
-
     fn receive_cseq(&mut self, request: &Request, number: u32) -> Result<(), OutOfOrder> {
         let tag = tag_in(&request.headers, HeaderName::From).unwrap_or_default();
-        match &mut self.state {
-            State::Incoming(call) => call.dialog.receive(number),
-            State::Outgoing(call) => call
-                .forks
-                .iter_mut()
-                .find(|dialog| dialog.remote_tag() == tag)
-                .map_or(Ok(()), |dialog| dialog.receive(number)),
-            State::Established(call) => call.dialog.receive(number),
-        }
+        self.dialog_mut(tag).map_or(Ok(()), |dialog| dialog.receive(number))
     }
 }
 

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::refer::{TransferAsked, TransferNews};
 use crate::id::LegId;
 use crate::sip::NameAddr;
-use crate::sip::message::Transport;
-use crate::sip::message::{Request, StatusCode};
+use crate::sip::header::reason::Reason;
+use crate::sip::identity::IncomingIdentity;
+use crate::sip::message::{Request, Response, StatusCode, Transport};
 use crate::sip::trunk::Trunk;
 
 /// What the user agent tells the layer above.
@@ -19,6 +21,47 @@ pub enum UaEvent {
     Leg(LegId, LegEvent),
     /// The outcome of an OPTIONS ping.
     Pong(Pong),
+    /// The outcome of [`super::UserAgent::request`].
+    Answer {
+        /// As given to `request`.
+        id: u64,
+        /// What came of it.
+        answer: Box<Answer>,
+    },
+    /// A phone came or went.
+    Phone(PhoneNews),
+}
+
+/// The outcome of a request outside of any dialog.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The final status; 408 for a timeout and 503 for a transport error (RFC 3261 section 8.1.3.1).
+    pub status: StatusCode,
+    /// The response; `None` when the status is made up.
+    pub response: Option<Response>,
+    /// The CSeq number of the last try.
+    pub cseq: u32,
+    /// From the first transmission of the last try to the answer.
+    pub round_trip: Duration,
+    /// Our address, as the request's Contact showed it.
+    pub local: SocketAddr,
+}
+
+/// A registered phone came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PhoneNews {
+    /// It has this many contacts now.
+    Registered {
+        /// The phone's user name.
+        user: String,
+        /// At least 1.
+        contacts: usize,
+    },
+    /// Its last contact is gone.
+    Unregistered {
+        /// The phone's user name.
+        user: String,
+    },
 }
 
 /// A new incoming call.
@@ -50,6 +93,14 @@ pub struct IncomingInvite {
     pub local: SocketAddr,
     /// How it came.
     pub transport: Transport,
+    /// The leg of ours whose place this call is to take (RFC 3891).
+    pub replaces: Option<LegId>,
+    /// Max-Forwards as received; a call made because of this one gets one less.
+    pub max_forwards: u8,
+    /// The registered phone that calls, by its user name.
+    pub phone: Option<String>,
+    /// Numbers in E.164, diversions, the verdict on the caller, and what may be passed on.
+    pub identity: Box<IncomingIdentity>,
 }
 
 /// What happens on a leg. `Cancelled`, `Failed` and `Ended` are last: after one of them the leg is forgotten,
@@ -72,7 +123,22 @@ pub enum LegEvent {
         status: StatusCode,
         /// Early media, if the response describes it.
         sdp: Option<Vec<u8>>,
+        /// Which early dialog: 0 for the first, counted up for each fork.
+        fork: u16,
+        /// What `P-Early-Media` says: whether the callee may send media before the answer (RFC 5009).
+        early_media_authorized: Option<bool>,
     },
+    /// The peer offers media before the call is answered, by PRACK or UPDATE. Wants
+    /// [`super::LegCommand::AnswerEarly`] or [`super::LegCommand::RejectEarly`].
+    EarlyOffer {
+        /// The offer.
+        offer: Vec<u8>,
+    },
+    /// Established call: the peer asks us to call somebody else. Wants [`super::LegCommand::AcceptTransfer`] or
+    /// [`super::LegCommand::RejectTransfer`].
+    Transfer(Box<TransferAsked>),
+    /// What becomes of our [`super::LegCommand::Refer`].
+    Transferring(TransferNews),
     /// Outgoing call: 2xx. The ACK is sent, unless the INVITE had no SDP: then the call must answer the offer
     /// with [`super::LegCommand::Acknowledge`].
     Answered {
@@ -87,6 +153,8 @@ pub enum LegEvent {
         reason: String,
         /// Seconds of `Retry-After`, if any.
         retry_after: Option<Duration>,
+        /// What else the refusal said.
+        details: Box<Failure>,
     },
     /// The peer wants to change the session: answer with `AnswerReinvite` or `RejectReinvite`.
     Reinvite {
@@ -118,7 +186,24 @@ pub enum LegEvent {
         by: EndedBy,
         /// The peer's or our `Reason` header, or a description.
         reason: Option<String>,
+        /// The Q.850 cause in the peer's `Reason`, if it gave one.
+        cause: Option<u16>,
     },
+}
+
+/// What a refusal of an outgoing call said besides its status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Failure {
+    /// Where a 3xx points (section 8.1.3.4), the best first, each with its `q` in thousandths. At most 16.
+    pub contacts: Vec<(NameAddr, u16)>,
+    /// Its `Reason` values.
+    pub causes: Vec<Reason>,
+    /// Nobody answered: the status is made up.
+    pub timed_out: bool,
+    /// The transport failed: the status is made up.
+    pub transport_failed: bool,
+    /// Its `X-`, `Warning` and `Identity-Info` rows as text: at most 16, of at most 256 octets each.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Who ended a leg.

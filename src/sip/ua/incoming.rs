@@ -9,10 +9,10 @@ use super::auth::trunk_credentials;
 use super::checks::{Refusal, check_accept, session_description};
 use super::command::HangupReason;
 use super::event::{EndedBy, IncomingInvite, LegEvent, UaEvent};
-use super::legs::{DialogKey, Established, IncomingCall, Leg, State, Unacked};
+use super::legs::{DialogKey, Early, Established, IncomingCall, Leg, State, Unacked};
 use super::reliable::{Due, ReliableProvisional, Waiting};
 use super::reply::{knows_option, requires, takes};
-use super::session_timer::{Refresher, SessionExpires, SessionTimer};
+use super::session_timer::{MIN_SE, Refresher, SessionExpires, SessionTimer};
 use super::{UserAgent, identity};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
@@ -20,7 +20,7 @@ use crate::sip::digest::DigestClient;
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::profile::ReliableProvisional as Policy;
-use crate::sip::transaction::{Resend, TxId};
+use crate::sip::transaction::{Resend, TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
 
@@ -36,9 +36,13 @@ impl UserAgent {
     ) {
         // Only a trunk can bring calls; the peer of an outgoing call is no trunk.
         let Some(trunk) = trunk else { return self.reply(now, tx, &request, StatusCode::FORBIDDEN) };
-        match self.screen(now, &request, &trunk) {
-            Err(refusal) => self.reply_with(now, tx, &request, refusal.status, &refusal.headers),
-            Ok(offer) => self.open_incoming(now, tx, request, trunk, back, offer),
+        let screened = self.screen(now, &request, &trunk);
+        match screened.and_then(|offer| Ok((offer, self.replaced_by(&request)?))) {
+            Err(refusal) => {
+                self.note_wrong_password(now, &request, &refusal, back);
+                self.reply_with(now, tx, &request, refusal.status, &refusal.headers);
+            }
+            Ok((offer, replaces)) => self.open_incoming(now, tx, request, trunk, back, (offer, replaces)),
         }
     }
 
@@ -48,6 +52,9 @@ impl UserAgent {
             let retry_after = ua.retry_after();
             Refusal::with(StatusCode::SERVICE_UNAVAILABLE, HeaderName::RetryAfter, retry_after)
         };
+        if self.is_loop(request) {
+            return Err(Refusal::bare(StatusCode::LOOP_DETECTED));
+        }
         if self.draining || self.legs.len() >= self.config.legs_max {
             return Err(unavailable(self));
         }
@@ -65,6 +72,17 @@ impl UserAgent {
         check_accept(&request.headers)?;
         self.check_session_interval(&request.headers)?;
         session_description(&request.headers, &request.body)
+    }
+
+    /// An INVITE of ours that came back for the same user (RFC 3261 section 16.3 item 4).
+    fn is_loop(&self, request: &Request) -> bool {
+        let Ok(call_id) = request.headers.call_id() else { return false };
+        let from = tag_in(&request.headers, HeaderName::From).unwrap_or_default();
+        let key = DialogKey { call_id: call_id.to_owned(), local_tag: from.to_owned() };
+        let Some(leg) = self.dialogs.get(&key).and_then(|id| self.legs.get(id)) else { return false };
+        let State::Outgoing(call) = &leg.state else { return false };
+        let sent = call.invite.request_uri.as_ref().unwrap_or(&call.invite.to);
+        sent.user_decoded() == request.uri.user_decoded()
     }
 
     fn legs_of(&self, trunk: &Trunk) -> usize {
@@ -90,7 +108,7 @@ impl UserAgent {
         request: Request,
         trunk: Arc<Trunk>,
         back: Target,
-        offer: Option<Vec<u8>>,
+        (offer, replaces): (Option<Vec<u8>>, Option<LegId>),
     ) {
         let local_tag = self.tag();
         let addresses = (request.headers.from(), request.headers.to());
@@ -100,7 +118,7 @@ impl UserAgent {
         let trying = Response::to_request(&request, StatusCode::TRYING, None);
         self.table.respond(now, tx, &trying);
         let id = self.new_leg_id(now);
-        let (caller, caller_name) = identity::caller(&request.headers, &trunk.profile);
+        let identity = identity::read(&request, &trunk);
         let local = std::net::SocketAddr::new(self.advertised(&back), back.local.port());
         let event = IncomingInvite {
             leg: id,
@@ -108,14 +126,18 @@ impl UserAgent {
             call_id: dialog.call_id().to_owned(),
             from,
             to,
-            called: identity::called(&request, &trunk.profile),
-            caller,
-            caller_name,
+            called: identity.called.clone(),
+            caller: identity.caller.clone(),
+            caller_name: identity.caller_name.clone(),
             request: request.clone(),
             offer,
             source: back.remote,
             local,
             transport: back.transport,
+            replaces,
+            max_forwards: request.headers.max_forwards().ok().flatten().unwrap_or(70),
+            phone: None,
+            identity: Box::new(identity),
         };
         let key = DialogKey { call_id: dialog.call_id().to_owned(), local_tag };
         let call = self.incoming_state(now, tx, request, dialog, &trunk);
@@ -148,6 +170,8 @@ impl UserAgent {
             give_up: now + expires.unwrap_or(self.config.ring_timeout),
             expires: expires.is_some(),
             reliable: wants_reliable.then(|| ReliableProvisional::new(first)),
+            answered_early: false,
+            early: Early::default(),
             invite,
         }
     }
@@ -159,9 +183,11 @@ impl UserAgent {
         }
         let late_offer = call.invite.body.is_empty();
         let sdp = sdp.filter(|_| !late_offer);
-        if let Some(reliable) = call.reliable.as_mut().filter(|reliable| reliable.is_busy()) {
+        let busy = call.is_busy();
+        if let Some(reliable) = call.reliable.as_mut().filter(|_| busy) {
             return reliable.wait(Waiting::Ring { status, sdp });
         }
+        call.answered_early |= sdp.is_some() && call.reliable.is_some();
         let rseq = call.reliable.as_mut().map(ReliableProvisional::take_rseq);
         let Some((tx, mut response)) = self.call_response(id, status) else { return };
         if let Some(sdp) = sdp {
@@ -187,7 +213,8 @@ impl UserAgent {
 
     pub(super) fn answer(&mut self, now: Instant, id: LegId, sdp: Vec<u8>) {
         let Some(call) = self.incoming_call(id) else { return };
-        if let Some(reliable) = call.reliable.as_mut().filter(|reliable| reliable.is_busy()) {
+        let busy = call.is_busy();
+        if let Some(reliable) = call.reliable.as_mut().filter(|_| busy) {
             return reliable.wait(Waiting::Answer { sdp });
         }
         let Some((tx, mut response)) = self.call_response(id, StatusCode::OK) else { return };
@@ -253,6 +280,7 @@ impl UserAgent {
         reason: Option<String>,
         headers: &[(String, String)],
     ) {
+        self.close_early(now, id);
         let Some(leg) = self.legs.get(&id) else { return };
         let State::Incoming(call) = &leg.state else { return };
         let mut response = self.response_to(&call.invite, status, &leg.key.local_tag);
@@ -294,10 +322,10 @@ impl UserAgent {
     }
 
     /// PRACK: `RAck: <rseq> <cseq> INVITE` must name the open response (RFC 3262 section 3).
-    pub(super) fn prack_arrived(&mut self, now: Instant, tx: TxId, request: &Request, id: LegId) {
+    pub(super) fn prack_arrived(&mut self, now: Instant, tx: TxId, request: Request, id: LegId) {
         let named = request.headers.get_str(HeaderName::RAck).and_then(read_rack);
         let Some(call) = self.incoming_call(id) else {
-            return self.reply(now, tx, request, StatusCode::CALL_DOES_NOT_EXIST);
+            return self.reply(now, tx, &request, StatusCode::CALL_DOES_NOT_EXIST);
         };
         let cseq = call.invite.headers.cseq().map(|cseq| cseq.number).unwrap_or_default();
         let matches = match (named, call.reliable.as_mut()) {
@@ -305,9 +333,22 @@ impl UserAgent {
             _ => false,
         };
         if !matches {
-            return self.reply(now, tx, request, StatusCode::CALL_DOES_NOT_EXIST);
+            return self.reply(now, tx, &request, StatusCode::CALL_DOES_NOT_EXIST);
         }
-        self.reply(now, tx, request, StatusCode::OK);
+        call.early.settled |= call.answered_early;
+        // The offer is answered before anything else is sent (section 5).
+        match call.early.settled && !request.body.is_empty() {
+            true => self.early_offer_arrived(now, tx, request, id),
+            false => self.reply(now, tx, &request, StatusCode::OK),
+        }
+        self.ring_waiting(now, id);
+    }
+
+    /// Sends what waited for a PRACK or for an open offer, when its turn has come.
+    pub(super) fn ring_waiting(&mut self, now: Instant, id: LegId) {
+        if self.incoming_call(id).is_none_or(|call| call.is_busy()) {
+            return;
+        }
         let next = self.incoming_call(id).and_then(|call| call.reliable.as_mut()?.next_waiting());
         match next {
             Some(Waiting::Ring { status, sdp }) => self.ring(now, id, status, sdp),
@@ -317,6 +358,7 @@ impl UserAgent {
     }
 
     pub(super) fn incoming_timeout(&mut self, now: Instant, id: LegId) {
+        self.early_timeout(now, id);
         let Some(call) = self.incoming_call(id) else { return };
         if now >= call.give_up {
             let status = match call.expires {
@@ -383,12 +425,16 @@ pub(super) fn reason_of(headers: &Headers) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect())
 }
 
+/// The Q.850 cause a Reason header gives, wherever it stands in the list (RFC 3326 allows one of each protocol).
+pub(super) fn q850_of(headers: &Headers) -> Option<u16> {
+    let mut reasons = headers.reasons().into_iter();
+    reasons.find(|reason| reason.protocol.eq_ignore_ascii_case("Q.850"))?.cause
+}
+
 fn read_rack(value: &str) -> Option<(u32, u32)> {
     let mut words = value.split_ascii_whitespace();
     let numbers = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (words.next() == Some("INVITE")).then_some(numbers)
 }
 
-/// RFC 4028 section 4.
-const MIN_SE: Duration = Duration::from_secs(90);
 const REASON_CHARS_MAX: usize = 256;

@@ -8,14 +8,17 @@ use rand::RngExt;
 
 use super::command::{LegCommand, OutgoingInvite};
 use super::event::{EndedBy, LegEvent, UaEvent};
+use super::prack::HeldPrack;
+use super::refer::{TransferIn, TransferOut};
 use super::reliable::ReliableProvisional;
+use super::reply::takes;
 use super::session_timer::SessionTimer;
 use super::{UserAgent, dropped};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::DigestClient;
 use crate::sip::headers::HeaderValue;
-use crate::sip::message::Request;
+use crate::sip::message::{Method, Request};
 use crate::sip::transaction::{Resend, TxId};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
@@ -62,6 +65,41 @@ pub(super) struct IncomingCall {
     pub(super) expires: bool,
     /// Present when 18x are to be sent reliably.
     pub(super) reliable: Option<ReliableProvisional>,
+    /// A reliable 18x carried our answer.
+    pub(super) answered_early: bool,
+    pub(super) early: Early,
+}
+
+/// Offers in one early dialog, after the first one (RFC 3262 section 5, RFC 3311).
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// The first offer has its answer, reliably: from here on both sides may offer anew.
+    pub(super) settled: bool,
+    /// The peer's PRACK or UPDATE whose offer the call has to answer.
+    pub(super) offered: Option<Offered>,
+    /// Our UPDATE with an offer.
+    pub(super) pending: Option<TxId>,
+    /// What we last answered.
+    pub(super) local_sdp: Option<Vec<u8>>,
+}
+
+impl Early {
+    /// Whether we may offer.
+    pub(super) fn is_free(&self) -> bool {
+        self.settled && self.offered.is_none() && self.pending.is_none()
+    }
+}
+
+impl IncomingCall {
+    /// Whether the next response must wait: for a PRACK, or for an open offer.
+    pub(super) fn is_busy(&self) -> bool {
+        let offers = self.early.offered.is_some() || self.early.pending.is_some();
+        offers || self.reliable.as_ref().is_some_and(ReliableProvisional::is_busy)
+    }
+
+    pub(super) fn takes_update(&self) -> bool {
+        takes(&self.invite.headers, &Method::Update)
+    }
 }
 
 #[derive(Debug)]
@@ -69,12 +107,35 @@ pub(super) struct OutgoingCall {
     pub(super) tx: TxId,
     pub(super) invite: OutgoingInvite,
     pub(super) challenges: u8,
-    /// Early dialogs, by the peer's tag.
-    pub(super) forks: Vec<Dialog>,
+    /// How often a session interval was too small for somebody.
+    pub(super) intervals: u8,
+    pub(super) forks: Vec<Fork>,
     /// A CANCEL is wanted, and perhaps sent.
     pub(super) cancel: Option<Cancel>,
-    /// When we stop waiting.
+    /// When we stop waiting: renewed by each sign of life (timer C, RFC 3261 section 16.6 item 11).
     pub(super) give_up: Instant,
+    /// How long the callee may ring at all.
+    pub(super) ring_until: Option<Instant>,
+}
+
+impl OutgoingCall {
+    /// When it is enough.
+    pub(super) fn deadline(&self) -> Instant {
+        let ring_until = self.ring_until.filter(|_| self.cancel.is_none());
+        ring_until.map_or(self.give_up, |at| at.min(self.give_up))
+    }
+}
+
+/// An early dialog of an outgoing call.
+#[derive(Debug)]
+pub(super) struct Fork {
+    pub(super) dialog: Dialog,
+    /// The RSeq that was taken last.
+    pub(super) last_rseq: Option<u32>,
+    /// Whether the peer takes UPDATE.
+    pub(super) takes_update: bool,
+    pub(super) early: Early,
+    pub(super) held: Option<HeldPrack>,
 }
 
 #[derive(Debug)]
@@ -103,6 +164,12 @@ pub(super) struct Established {
     pub(super) peer_takes_update: bool,
     /// What we last put into a 2xx or an offer; a session refresh by re-INVITE repeats it.
     pub(super) local_sdp: Option<Vec<u8>>,
+    /// A transfer the peer asks for.
+    pub(super) transfer_in: Option<TransferIn>,
+    /// A transfer we asked for.
+    pub(super) transfer_out: Option<TransferOut>,
+    /// REFERs of the peer so far.
+    pub(super) refers: u32,
 }
 
 /// A 2xx to INVITE, sent again by us on every transport until its ACK (RFC 3261 section 13.3.1.4).
@@ -158,6 +225,9 @@ impl Established {
             session: None,
             peer_takes_update: false,
             local_sdp: None,
+            transfer_in: None,
+            transfer_out: None,
+            refers: 0,
         }
     }
 
@@ -169,7 +239,9 @@ impl Established {
             Reoffer::None | Reoffer::Pending { .. } => None,
         };
         let session = self.session.as_ref().map(SessionTimer::next_timeout);
-        [unacked, offered, reoffer, session].into_iter().flatten().min()
+        let transfer_in = self.transfer_in.as_ref().map(TransferIn::next_timeout);
+        let transfer_out = self.transfer_out.as_ref().and_then(TransferOut::next_timeout);
+        [unacked, offered, reoffer, session, transfer_in, transfer_out].into_iter().flatten().min()
     }
 }
 
@@ -178,9 +250,13 @@ impl Leg {
         match &self.state {
             State::Incoming(call) => {
                 let reliable = call.reliable.as_ref().and_then(ReliableProvisional::next_timeout);
-                Some(reliable.map_or(call.give_up, |at| at.min(call.give_up)))
+                let offered = call.early.offered.as_ref().map(|offered| offered.give_up);
+                [Some(call.give_up), reliable, offered].into_iter().flatten().min()
             }
-            State::Outgoing(call) => Some(call.give_up),
+            State::Outgoing(call) => {
+                let offers = call.forks.iter().filter_map(|fork| fork.early.offered.as_ref());
+                offers.map(|offered| offered.give_up).chain([call.deadline()]).min()
+            }
             State::Established(call) => call.next_timeout(),
         }
     }
@@ -202,7 +278,24 @@ impl UserAgent {
             (State::Established(_), LegCommand::RejectReinvite { status }) => {
                 self.reject_reinvite(now, id, status);
             }
-            (State::Established(_), LegCommand::Reinvite { sdp }) => self.reinvite(now, id, sdp),
+            (State::Established(_), LegCommand::Reinvite { sdp } | LegCommand::Update { sdp }) => {
+                self.reinvite(now, id, sdp);
+            }
+            (_, LegCommand::Update { sdp }) => self.offer_early(now, id, sdp),
+            (State::Established(_), LegCommand::AnswerEarly { sdp }) => self.answer_reinvite(now, id, sdp),
+            (State::Established(_), LegCommand::RejectEarly { status }) => {
+                self.reject_reinvite(now, id, status);
+            }
+            (_, LegCommand::AnswerEarly { sdp }) => self.answer_early(now, id, sdp),
+            (_, LegCommand::RejectEarly { status }) => self.reject_early(now, id, status),
+            (State::Established(_), LegCommand::Refer(referral)) => self.refer(now, id, &referral),
+            (State::Established(_), LegCommand::AcceptTransfer) => self.accept_transfer(now, id),
+            (State::Established(_), LegCommand::RejectTransfer { status }) => {
+                self.reject_transfer(now, id, status);
+            }
+            (State::Established(_), LegCommand::TransferProgress { status, reason }) => {
+                self.transfer_progress(now, id, status, reason);
+            }
             (State::Established(_), LegCommand::SendDtmf { digit, duration_ms }) => {
                 self.send_dtmf(now, id, digit, duration_ms);
             }
@@ -241,7 +334,7 @@ impl UserAgent {
 
     /// Tells the call that it is over, and forgets the leg.
     pub(super) fn end_leg(&mut self, id: LegId, by: EndedBy, reason: Option<String>) {
-        self.tell_leg(id, LegEvent::Ended { by, reason });
+        self.tell_leg(id, LegEvent::Ended { by, reason, cause: None });
         self.forget_leg(id);
     }
 
@@ -264,6 +357,7 @@ impl UserAgent {
         self.deadlines.set(id, None);
         if let Some(leg) = self.legs.remove(&id) {
             self.dialogs.remove(&leg.key);
+            self.remember_ended(&leg);
             if let State::Incoming(call) = leg.state {
                 self.incoming.remove(&call.tx);
             }

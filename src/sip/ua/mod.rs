@@ -9,6 +9,7 @@ mod auth;
 mod checks;
 mod command;
 mod config;
+mod early;
 mod established;
 mod event;
 mod identity;
@@ -17,10 +18,14 @@ mod info;
 mod legs;
 mod outgoing;
 mod ping;
+mod prack;
+mod refer;
 mod reinvite;
 mod reliable;
 mod reply;
+mod requests;
 mod routing;
+mod said;
 mod session_timer;
 
 #[cfg(test)]
@@ -31,11 +36,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use rand::RngExt;
 use rand::rngs::StdRng;
 
-pub use command::{Credentials, HangupReason, LegCommand, OutgoingInvite};
-pub use config::UaConfig;
-pub use event::{EndedBy, IncomingInvite, LegEvent, Pong, UaEvent};
+pub use command::{ContactSpec, Credentials, HangupReason, LegCommand, OutRequest, OutgoingInvite};
+pub use config::{Advertised, UaConfig};
+pub use event::{Answer, EndedBy, Failure, IncomingInvite, LegEvent, PhoneNews, Pong, UaEvent};
+pub use refer::{Referral, ReplacesRef, TransferAsked, TransferNews};
+pub(crate) use routing::shown_ip;
 
 use super::deadlines::Deadlines;
 use super::digest::DigestServer;
@@ -79,6 +87,8 @@ pub struct UserAgent {
     purposes: HashMap<TxId, Purpose>,
     /// INVITEs of ours that got a 2xx: it may come again, or from a fork.
     answered: HashMap<TxId, AnsweredInvite>,
+    /// The dialogs that ended last, by key and peer's tag: a Replaces that names one is declined.
+    ended: VecDeque<(DialogKey, String)>,
     deadlines: Deadlines<LegId>,
     /// When a re-INVITE of ours that is still undecided is given up, whether its leg lives or not.
     undecided: Deadlines<TxId>,
@@ -93,25 +103,25 @@ enum Purpose {
     Invite(LegId),
     /// A re-INVITE by command, or to refresh the session.
     Reinvite(LegId),
-    /// An UPDATE that refreshes the session.
-    Refresh(LegId),
-    /// An INFO; a failed one says nothing about the call (RFC 5057).
-    Info,
+    /// Another request inside a dialog.
+    Said(Box<said::Said>),
     /// A BYE, kept to be sent again with credentials.
     Bye(Box<outgoing::Farewell>),
     /// A CANCEL; its answer says nothing.
     Cancel,
     /// An OPTIONS to see whether a peer lives.
     Ping { id: u64, sent: Instant },
+    /// A request of the layer above, outside of any dialog.
+    Request(Box<requests::Asked>),
 }
 
 impl UserAgent {
     /// A user agent without calls. `rng` makes tags, branches and Call-IDs: it must be unpredictable outside of
     /// tests, or strangers could speak in our dialogs.
-    pub fn new(config: UaConfig, trunks: Trunks, rng: StdRng) -> Self {
+    pub fn new(config: UaConfig, trunks: Trunks, mut rng: StdRng) -> Self {
         Self {
             table: TransactionTable::new(config.timers),
-            admission: Admission::new(config.stateless_replies_per_second),
+            admission: Admission::new(&config, rng.random()),
             digest_server: None,
             config,
             trunks,
@@ -121,6 +131,7 @@ impl UserAgent {
             incoming: HashMap::new(),
             purposes: HashMap::new(),
             answered: HashMap::new(),
+            ended: VecDeque::new(),
             deadlines: Deadlines::default(),
             undecided: Deadlines::default(),
             out: VecDeque::new(),
@@ -160,6 +171,13 @@ impl UserAgent {
     /// Sends OPTIONS to see whether a peer lives; the outcome is [`UaEvent::Pong`] with this `id`.
     pub fn ping(&mut self, now: Instant, id: u64, target: Target) {
         self.send_ping(now, id, target);
+        self.settle(now);
+    }
+
+    /// Sends a request outside of any dialog, with credentials when it is challenged; the outcome is
+    /// [`UaEvent::Answer`] with this `id`.
+    pub fn request(&mut self, now: Instant, id: u64, request: OutRequest) {
+        self.send_out_request(now, id, request);
         self.settle(now);
     }
 
@@ -214,7 +232,7 @@ impl UserAgent {
 
     /// Whether requests of ours still wait for their answers, such as the BYEs of a shutdown.
     pub fn is_busy(&self) -> bool {
-        let waits = |purpose: &Purpose| !matches!(purpose, Purpose::Invite(_) | Purpose::Reinvite(_));
+        let waits = |purpose: &Purpose| matches!(purpose, Purpose::Bye(_) | Purpose::Cancel);
         !self.legs.is_empty() || self.purposes.values().any(waits)
     }
 

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use super::auth::trunk_credentials;
 use super::checks::session_description;
 use super::command::{HangupReason, OutgoingInvite};
-use super::event::{EndedBy, LegEvent};
+use super::event::{EndedBy, Failure, LegEvent};
 use super::incoming::push_checked;
-use super::legs::{Cancel, DialogKey, Established, Leg, OutgoingCall, State};
-use super::reply::{accept, allow, takes};
-use super::session_timer::{Refresher, SessionExpires, SessionTimer};
+use super::legs::{Cancel, DialogKey, Established, Leg, OutgoingCall, Reoffer, State};
+use super::prack::Provisional;
+use super::reply::{accept, allow, supported_by_caller, takes};
+use super::session_timer::{INTERVAL_MAX_S, MIN_SE, Refresher, SessionExpires, SessionTimer};
 use super::{Purpose, UserAgent};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
@@ -24,6 +25,7 @@ use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::transaction::{TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
+use crate::sip::uri::Scheme;
 
 /// An INVITE of ours that got a 2xx. Until timer M each 2xx may come again and gets its ACK again; one from a fork
 /// that lost gets ACK and BYE (RFC 3261 section 13.2.2.4).
@@ -32,6 +34,8 @@ pub(super) struct AnsweredInvite {
     peer: Target,
     trunk: Option<Arc<Trunk>>,
     acks: Vec<Acked>,
+    /// The early dialogs that lost; their numbers go on in the BYE, should they answer all the same.
+    losers: Vec<Dialog>,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,10 @@ impl UserAgent {
         let trunk = invite.trunk.as_deref().and_then(|name| self.trunks.named(name)).cloned();
         let credentials = invite.credentials.clone().or_else(|| trunk.as_deref().and_then(trunk_credentials));
         let digest = credentials.map(DigestClient::new);
-        let key = DialogKey { call_id: self.tag(), local_tag: self.tag() };
+        let fresh = self.tag();
+        let call_id = invite.call_id.clone().filter(|id| is_call_id(id)).unwrap_or(fresh);
+        let key = DialogKey { call_id, local_tag: self.tag() };
+        let ring_until = invite.ring_timeout.map(|patience| now + patience);
         let request = self.first_invite(&invite, &key);
         let peer = invite.target;
         let tx = self.send_request(now, request, peer, Purpose::Invite(id));
@@ -62,28 +69,35 @@ impl UserAgent {
             tx,
             invite,
             challenges: 0,
+            intervals: 0,
             forks: Vec::new(),
             cancel: None,
             give_up: now + self.config.ring_timeout,
+            ring_until,
         };
         let state = State::Outgoing(Box::new(call));
         self.add_leg(id, Leg { trunk, peer, key, digest, over: false, state });
     }
 
     fn first_invite(&self, invite: &OutgoingInvite, key: &DialogKey) -> Request {
-        let mut request = Request::new(Method::Invite, invite.to.to_request_uri());
-        let from = NameAddr::new(invite.from.clone())
-            .with_display_name(invite.from_display.as_deref().unwrap_or(""));
+        let uri = invite.request_uri.as_ref().unwrap_or(&invite.to).to_request_uri();
+        let mut request = Request::new(Method::Invite, uri);
+        let name = invite.from_display.as_deref().filter(|_| !invite.privacy).unwrap_or_default();
+        let from = NameAddr::new(invite.from.clone()).with_display_name(name);
         let headers = &mut request.headers;
-        headers.push(HeaderName::MaxForwards, 70);
+        for route in &invite.route {
+            headers.push(HeaderName::Route, NameAddr::new(route.clone()));
+        }
+        headers.push(HeaderName::MaxForwards, u32::from(invite.max_forwards));
         headers.push(HeaderName::From, from.with_tag(&key.local_tag));
         headers.push(HeaderName::To, NameAddr::new(invite.to.clone()));
         headers.push(HeaderName::CallId, HeaderValue::cleaned(&key.call_id));
         headers.push(HeaderName::CSeq, CSeq::new(1, Method::Invite));
         headers.push(HeaderName::Contact, self.contact(&invite.target));
         headers.push(HeaderName::Allow, allow());
-        headers.push(HeaderName::Supported, HeaderValue::from_static("timer"));
+        headers.push(HeaderName::Supported, supported_by_caller(invite.reliable));
         headers.push(HeaderName::Accept, accept());
+        self.push_wishes(headers, invite);
         for (name, value) in &invite.headers {
             push_checked(headers, name, value);
         }
@@ -93,37 +107,66 @@ impl UserAgent {
         request
     }
 
+    /// Session timer, Expires and Replaces.
+    fn push_wishes(&self, headers: &mut Headers, invite: &OutgoingInvite) {
+        if let Some(interval) = invite.session_expires {
+            let min = self.config.min_session_expires.max(MIN_SE);
+            push_interval(headers, interval.max(min), min);
+        }
+        if let Some(patience) = invite.ring_timeout.filter(|_| invite.expires) {
+            headers.push(HeaderName::Expires, seconds(patience.max(Duration::from_secs(1))));
+        }
+        if let Some(replaces) = &invite.replaces {
+            headers.push(HeaderName::Require, HeaderValue::from_static("replaces"));
+            headers.push(HeaderName::Replaces, HeaderValue::cleaned(replaces.to_text()));
+        }
+    }
+
     pub(super) fn invite_response(&mut self, now: Instant, tx: TxId, id: LegId, response: Response) {
         match response.status.get() {
-            100 => self.cancel_if_wanted(now, id),
-            101..=199 => self.progress(now, id, &response),
+            100 => {
+                self.cancel_if_wanted(now, id);
+                let (status, fork) = (response.status, 0);
+                self.tell_leg(
+                    id,
+                    LegEvent::Progress { status, sdp: None, fork, early_media_authorized: None },
+                );
+            }
+            101..=199 => self.progress(now, tx, id, &response),
             200..=299 => self.accepted(now, tx, id, &response),
             401 | 407 if self.answer_challenge(now, id, tx, &response) => {}
-            _ => self.refused(id, &response),
+            422 if self.lengthen_session(now, id, tx, &response) => {}
+            _ => self.refused(now, id, &response, Failure::of(&response)),
         }
         self.rearm(id);
     }
 
-    fn progress(&mut self, now: Instant, id: LegId, response: &Response) {
+    fn progress(&mut self, now: Instant, tx: TxId, id: LegId, response: &Response) {
         let patience = self.config.ring_timeout;
-        let Some(call) = self.outgoing_call(id) else { return };
+        let Some(call) = self.outgoing_call(id).filter(|call| call.tx == tx) else { return };
         if call.cancel.is_none() {
             call.give_up = now + patience;
         }
-        let tx = call.tx;
-        let tag = tag_in(&response.headers, HeaderName::To);
-        let is_new = tag.is_some_and(|tag| call.forks.iter().all(|fork| fork.remote_tag() != tag));
-        if is_new && call.forks.len() < FORKS_MAX {
-            let dialog =
-                self.table.sent_invite(tx).and_then(|invite| Dialog::of_caller(invite, response).ok());
-            if let (Some(dialog), Some(call)) = (dialog, self.outgoing_call(id)) {
-                call.forks.push(dialog);
-            }
-        }
+        let at = self.fork_of(id, tx, response);
+        let reliability = at.map_or(Provisional::Plain, |at| self.reliability(id, at, response));
         self.cancel_if_wanted(now, id);
+        if reliability == Provisional::Ignored {
+            return;
+        }
         // What we cannot read of an early description, the 200 will repeat.
-        let sdp = session_description(&response.headers, &response.body).ok().flatten();
-        self.tell_leg(id, LegEvent::Progress { status: response.status, sdp });
+        let mut sdp = session_description(&response.headers, &response.body).ok().flatten();
+        if let (Some(at), Provisional::Next(rseq)) = (at, reliability)
+            && self.acknowledge_provisional(now, id, at, rseq, response, sdp.as_deref())
+        {
+            sdp = None;
+        }
+        let progress = LegEvent::Progress {
+            status: response.status,
+            sdp,
+            fork: at.and_then(|at| u16::try_from(at).ok()).unwrap_or_default(),
+            early_media_authorized: early_media(&response.headers),
+        };
+        self.tell_leg(id, progress);
     }
 
     fn accepted(&mut self, now: Instant, tx: TxId, id: LegId, response: &Response) {
@@ -136,22 +179,35 @@ impl UserAgent {
         }
         let Some(Ok(dialog)) = self.table.sent_invite(tx).map(|invite| Dialog::of_caller(invite, response))
         else {
-            return self.refused(id, response);
+            return self.refused(now, id, response, Failure::of(response));
         };
+        let remote_tag = dialog.remote_tag().to_owned();
+        self.close_early(now, id);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let State::Outgoing(call) = &mut leg.state else { return };
+        let mut forks = std::mem::take(&mut call.forks);
+        let place = forks.iter().position(|fork| fork.dialog.remote_tag() == remote_tag);
+        let early = place.map(|at| forks.swap_remove(at));
         let offered = call.invite.sdp.take();
-        let late = offered.is_none();
-        let remote_tag = dialog.remote_tag().to_owned();
+        let late = offered.is_none() && early.as_ref().is_none_or(|fork| !fork.early.settled);
+        let dialog = early.iter().fold(dialog, |dialog, fork| dialog.continuing(&fork.dialog));
         let mut established = Established::new(dialog, true);
         established.local_sdp = offered;
         established.peer_takes_update = takes(&response.headers, &Method::Update);
         established.session = granted_session(now, &response.headers);
         established.awaiting_answer = late.then_some(tx);
+        if let Some(fork) = early {
+            established.peer_takes_update |= fork.takes_update;
+            established.local_sdp = fork.early.local_sdp.or(established.local_sdp.take());
+            if let Some(tx) = fork.early.pending {
+                established.reoffer = Reoffer::Pending { tx, sdp: Vec::new(), tries: 0 };
+            }
+        }
         let (peer, trunk) = (leg.peer, leg.trunk.clone());
         leg.state = State::Established(Box::new(established));
         let acks = vec![Acked { remote_tag, sent: None }];
-        self.answered.insert(tx, AnsweredInvite { peer, trunk, acks });
+        let losers = forks.into_iter().map(|fork| fork.dialog).collect();
+        self.answered.insert(tx, AnsweredInvite { peer, trunk, acks, losers });
         let sdp = session_description(&response.headers, &response.body).ok().flatten();
         if !late {
             self.ack_answer(id, tx, None);
@@ -186,8 +242,12 @@ impl UserAgent {
     fn keep_ack(&mut self, id: LegId, tx: TxId, remote_tag: String, sent: (Target, Bytes)) {
         let Some(leg) = self.legs.get(&id) else { return };
         let (peer, trunk) = (leg.peer, leg.trunk.clone());
-        let answered =
-            self.answered.entry(tx).or_insert_with(|| AnsweredInvite { peer, trunk, acks: Vec::new() });
+        let answered = self.answered.entry(tx).or_insert_with(|| AnsweredInvite {
+            peer,
+            trunk,
+            acks: Vec::new(),
+            losers: Vec::new(),
+        });
         match answered.acks.iter_mut().find(|acked| acked.remote_tag == remote_tag) {
             Some(acked) => acked.sent = Some(sent),
             None => answered.acks.push(Acked { remote_tag, sent: Some(sent) }),
@@ -209,15 +269,19 @@ impl UserAgent {
     /// A 2xx nobody wants, from a fork that lost or after CANCEL: ACK, then BYE.
     pub(super) fn dismiss(&mut self, now: Instant, tx: TxId, id: LegId, response: &Response) {
         let Some(invite) = self.table.sent_invite(tx) else { return };
-        let Ok(mut dialog) = Dialog::of_caller(invite, response) else { return };
+        let Ok(dialog) = Dialog::of_caller(invite, response) else { return };
         let cseq = dialog.local_cseq();
+        let mut dialog = match self.early_dialog(tx, id, dialog.remote_tag()) {
+            Some(early) => dialog.continuing(early),
+            None => dialog,
+        };
         let leg = self.legs.get(&id).map(|leg| (leg.peer, leg.trunk.clone(), leg.digest.clone()));
         let kept = self.answered.get(&tx).map(|answered| (answered.peer, answered.trunk.clone(), None));
         let Some((peer, trunk, digest)) = leg.or(kept) else { return };
         let target = self.dialog_target(&dialog, peer, trunk.as_deref());
         let bytes = self.send_ack(dialog.ack(cseq), target);
         let acked = Acked { remote_tag: dialog.remote_tag().to_owned(), sent: Some((target, bytes)) };
-        let answered = AnsweredInvite { peer, trunk, acks: Vec::new() };
+        let answered = AnsweredInvite { peer, trunk, acks: Vec::new(), losers: Vec::new() };
         self.answered.entry(tx).or_insert(answered).acks.push(acked);
         let reason = HeaderValue::from(HangupReason::normal().to_header());
         self.send_bye(now, &mut dialog, target, reason, digest);
@@ -225,6 +289,13 @@ impl UserAgent {
         if self.legs.get(&id).is_some_and(|leg| leg.over) {
             self.forget_leg(id);
         }
+    }
+
+    /// The early dialog that a late 2xx belongs to.
+    fn early_dialog(&self, tx: TxId, id: LegId, tag: &str) -> Option<&Dialog> {
+        let lost = self.answered.get(&tx).into_iter().flat_map(|answered| &answered.losers);
+        let early = self.legs.get(&id).into_iter().flat_map(Leg::dialogs);
+        lost.chain(early).find(|dialog| dialog.remote_tag() == tag)
     }
 
     pub(super) fn send_bye(
@@ -241,10 +312,11 @@ impl UserAgent {
         self.send_request(now, bye, target, Purpose::Bye(Box::new(farewell)));
     }
 
-    fn refused(&mut self, id: LegId, response: &Response) {
+    fn refused(&mut self, now: Instant, id: LegId, response: &Response, details: Failure) {
         if self.outgoing_call(id).is_none() {
             return;
         }
+        self.close_early(now, id);
         let retry_after = response.headers.retry_after().ok().flatten();
         self.tell_leg(
             id,
@@ -252,13 +324,16 @@ impl UserAgent {
                 status: response.status,
                 reason: printable(&response.reason),
                 retry_after: retry_after.map(|s| Duration::from_secs(u64::from(s))),
+                details: Box::new(details),
             },
         );
         self.forget_leg(id);
     }
 
-    pub(super) fn invite_unanswered(&mut self, id: LegId, status: StatusCode) {
-        self.refused(id, &Response::new(status));
+    pub(super) fn invite_unanswered(&mut self, now: Instant, id: LegId, status: StatusCode) {
+        let timed_out = status == StatusCode::REQUEST_TIMEOUT;
+        let details = Failure { timed_out, transport_failed: !timed_out, ..Failure::default() };
+        self.refused(now, id, &Response::new(status), details);
     }
 
     /// A new INVITE with credentials, in the same dialog-to-be: same Call-ID and From tag, next CSeq (RFC 3261 section
@@ -272,6 +347,7 @@ impl UserAgent {
         let Some(mut digest) = leg.digest.clone() else { return false };
         let target = leg.peer;
         let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
+        self.close_early(now, id);
         renumber(&mut request);
         if !self.authorize(&mut request, response, &mut digest) {
             return false;
@@ -288,15 +364,43 @@ impl UserAgent {
         true
     }
 
+    /// 422: the INVITE again with an interval that is long enough for who refused (RFC 4028 section 7.3). Returns
+    /// whether it was sent.
+    fn lengthen_session(&mut self, now: Instant, id: LegId, tx: TxId, response: &Response) -> bool {
+        let Ok(Some(min)) = response.headers.number(HeaderName::MinSe) else { return false };
+        let min = Duration::from_secs(u64::from(min.min(INTERVAL_MAX_S)));
+        self.close_early(now, id);
+        let Some(leg) = self.legs.get(&id) else { return false };
+        let State::Outgoing(call) = &leg.state else { return false };
+        let Some(asked) = call.invite.session_expires.filter(|_| call.cancel.is_none()) else { return false };
+        if call.intervals >= INTERVALS_MAX {
+            return false;
+        }
+        let target = leg.peer;
+        let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
+        renumber(&mut request);
+        let min = min.max(self.config.min_session_expires).max(MIN_SE);
+        push_interval(&mut request.headers, asked.max(min), min);
+        let tx = self.send_request(now, request, target, Purpose::Invite(id));
+        if let Some(call) = self.outgoing_call(id) {
+            call.tx = tx;
+            call.intervals += 1;
+            call.invite.session_expires = Some(asked.max(min));
+            call.forks.clear();
+        }
+        true
+    }
+
     /// Hang-up before the answer: CANCEL, as soon as it may be sent (section 9.1).
     pub(super) fn give_up(&mut self, now: Instant, id: LegId, reason: Option<HangupReason>) {
         let reason = reason.unwrap_or_else(HangupReason::normal);
         let give_up = now + self.config.timers.timeout();
+        self.close_early(now, id);
         let Some(call) = self.outgoing_call(id) else { return };
         call.cancel = Some(Cancel { reason: HeaderValue::from(reason.to_header()), sent: false });
         call.give_up = give_up;
         self.cancel_if_wanted(now, id);
-        self.tell_leg(id, LegEvent::Ended { by: EndedBy::Us, reason: Some(reason.text) });
+        self.tell_leg(id, LegEvent::Ended { by: EndedBy::Us, reason: Some(reason.text), cause: None });
     }
 
     fn cancel_if_wanted(&mut self, now: Instant, id: LegId) {
@@ -316,16 +420,20 @@ impl UserAgent {
 
     pub(super) fn outgoing_timeout(&mut self, now: Instant, id: LegId) {
         let patience = self.config.timers.timeout();
+        self.early_timeout(now, id);
         let Some(call) = self.outgoing_call(id) else { return };
-        if now < call.give_up {
+        if now < call.deadline() {
             return;
         }
         if call.cancel.is_some() {
             // No 487 came within 64*T1 (section 9.1): the callee is gone.
             let tx = call.tx;
+            self.close_early(now, id);
             self.forget_leg(id);
             return self.table.abandon(tx);
         }
+        self.close_early(now, id);
+        let Some(call) = self.outgoing_call(id) else { return };
         let reason = "No answer in time".to_owned();
         let cancel = HangupReason { protocol: "SIP", cause: 408, text: reason.clone() };
         let header = HeaderValue::from(cancel.to_header());
@@ -333,7 +441,8 @@ impl UserAgent {
         call.give_up = now + patience;
         self.cancel_if_wanted(now, id);
         let status = StatusCode::REQUEST_TIMEOUT;
-        self.tell_leg(id, LegEvent::Failed { status, reason, retry_after: None });
+        let details = Box::new(Failure { timed_out: true, ..Failure::default() });
+        self.tell_leg(id, LegEvent::Failed { status, reason, retry_after: None, details });
     }
 }
 
@@ -354,12 +463,78 @@ pub(super) fn granted_session(now: Instant, headers: &Headers) -> Option<Session
         .then(|| SessionTimer::start(now, granted.interval, granted.refresher != Some(Refresher::Uas)))
 }
 
+impl Failure {
+    fn of(response: &Response) -> Self {
+        let headers = &response.headers;
+        let mut contacts: Vec<(NameAddr, u16)> = match response.status.class() {
+            3 => headers.values(HeaderName::Contact).filter_map(read_contact).take(CONTACTS_MAX).collect(),
+            _ => Vec::new(),
+        };
+        contacts.sort_by_key(|(_, q)| std::cmp::Reverse(*q));
+        let told = headers.iter().filter(|(name, _)| is_telling(name));
+        let told = told.map(|(name, value)| (name.to_owned(), cut(value)));
+        Self {
+            contacts,
+            causes: headers.reasons(),
+            timed_out: false,
+            transport_failed: false,
+            headers: told.take(TOLD_MAX).collect(),
+        }
+    }
+}
+
+/// A place to call instead, and how much it is preferred in thousandths; without `q` as much as can be.
+fn read_contact(value: &[u8]) -> Option<(NameAddr, u16)> {
+    let contact = NameAddr::parse(value).ok().filter(|contact| contact.uri.scheme() != Scheme::Other)?;
+    let q = contact.params.get_str("q").and_then(|q| q.trim().parse::<f32>().ok()).unwrap_or(1.0);
+    let q = if q.is_finite() { (q.clamp(0.0, 1.0) * 1_000.0).round() as u16 } else { 1_000 };
+    Some((contact, q))
+}
+
+/// Headers of a refusal that the layer above may want to see.
+fn is_telling(name: &str) -> bool {
+    let own = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-"));
+    own || ["Warning", "Identity-Info"].iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn cut(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&value[..value.len().min(TOLD_OCTETS_MAX)]);
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Whether the callee may send media before its answer (RFC 5009 section 8).
+fn early_media(headers: &Headers) -> Option<bool> {
+    let row = headers.get("P-Early-Media")?;
+    let mut words = row.split(|b| matches!(b, b',' | b';')).map(<[u8]>::trim_ascii);
+    words.find_map(|word| match word.to_ascii_lowercase().as_slice() {
+        b"sendrecv" | b"sendonly" => Some(true),
+        b"recvonly" | b"inactive" => Some(false),
+        _ => None,
+    })
+}
+
+fn push_interval(headers: &mut Headers, interval: Duration, min: Duration) {
+    headers.replace(HeaderName::SessionExpires, seconds(interval));
+    headers.replace(HeaderName::MinSe, seconds(min));
+}
+
+fn seconds(span: Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn is_call_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// Text of the peer without what could disturb a log or a terminal.
 fn printable(value: &HeaderValue) -> String {
     value.to_text().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-/// Early dialogs of one INVITE; more are followed only by their 2xx.
-const FORKS_MAX: usize = 16;
 /// A 407 of a proxy and a 401 of the callee, each perhaps stale once.
-const CHALLENGES_MAX: u8 = 4;
+pub(super) const CHALLENGES_MAX: u8 = 4;
+/// Each element on the way may want a longer interval than the one before.
+const INTERVALS_MAX: u8 = 3;
+const CONTACTS_MAX: usize = 16;
+const TOLD_MAX: usize = 16;
+const TOLD_OCTETS_MAX: usize = 256;

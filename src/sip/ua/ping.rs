@@ -64,13 +64,13 @@ impl UserAgent {
             Some(_) | None => return,
         }
         match self.purposes.remove(&tx) {
-            Some(Purpose::Refresh(id)) => self.refresh_response(now, id, &response),
+            Some(Purpose::Said(said)) => self.said_answered(now, tx, *said, &response),
             Some(Purpose::Ping { id, sent }) => self.pong(now, id, sent, Some(response.status)),
+            Some(Purpose::Request(asked)) => self.request_answered(now, *asked, response),
             Some(Purpose::Bye(farewell)) if matches!(response.status.get(), 401 | 407) => {
                 self.bye_challenged(now, *farewell, &response);
             }
-            // RFC 5057: an INFO that fails says nothing about the call.
-            Some(Purpose::Bye(_) | Purpose::Info | Purpose::Cancel) => {}
+            Some(Purpose::Bye(_) | Purpose::Cancel) => {}
             Some(Purpose::Invite(_) | Purpose::Reinvite(_)) | None => {}
         }
     }
@@ -79,15 +79,14 @@ impl UserAgent {
     pub(super) fn no_response(&mut self, now: Instant, tx: TxId, status: StatusCode) {
         let Some(purpose) = self.purposes.remove(&tx) else { return };
         match purpose {
-            Purpose::Invite(id) => self.invite_unanswered(id, status),
+            Purpose::Invite(id) => self.invite_unanswered(now, id, status),
             Purpose::Reinvite(id) => {
                 self.reinvite_response(now, tx, id, &Response::new(StatusCode::REQUEST_TIMEOUT))
             }
-            Purpose::Refresh(id) => {
-                self.refresh_response(now, id, &Response::new(StatusCode::REQUEST_TIMEOUT))
-            }
+            Purpose::Said(said) => self.said_unanswered(now, tx, *said, StatusCode::REQUEST_TIMEOUT),
             Purpose::Ping { id, sent } => self.pong(now, id, sent, None),
-            Purpose::Info | Purpose::Bye(_) | Purpose::Cancel => {}
+            Purpose::Request(asked) => self.request_unanswered(now, *asked, status),
+            Purpose::Bye(_) | Purpose::Cancel => {}
         }
     }
 

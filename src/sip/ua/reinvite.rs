@@ -10,13 +10,14 @@ use super::event::{EndedBy, LegEvent};
 use super::incoming::grant_session;
 use super::legs::{Established, Offered, Reoffer, Unacked};
 use super::outgoing::{granted_session, renumber};
-use super::reply::{allow, takes};
+use super::reply::{allow, supported, takes};
+use super::said::What;
 use super::session_timer::{Refresher, SessionExpires};
 use super::{Purpose, UserAgent};
 use crate::id::LegId;
 use crate::sip::headers::{HeaderName, HeaderValue};
 use crate::sip::message::{Method, Request, Response, StatusCode};
-use crate::sip::transaction::{Resend, TxId};
+use crate::sip::transaction::{Resend, TxId, tag_in};
 
 impl UserAgent {
     pub(super) fn reinvite_arrived(&mut self, now: Instant, tx: TxId, request: Request, id: LegId) {
@@ -45,10 +46,7 @@ impl UserAgent {
                 Err(refusal) => self.reply_with(now, tx, &request, refusal.status, &refusal.headers),
             },
             Some(_) => self.refresh_arrived(now, tx, &request, id),
-            None if has_offer => {
-                let headers = [(HeaderName::RetryAfter, wait)];
-                self.reply_with(now, tx, &request, StatusCode::SERVER_INTERNAL_ERROR, &headers);
-            }
+            None if has_offer => self.early_update_arrived(now, tx, request, id),
             None => self.accept_bare(now, tx, &request, id),
         }
     }
@@ -90,12 +88,17 @@ impl UserAgent {
         self.table.respond(now, tx, &response);
     }
 
-    fn accept_bare(&mut self, now: Instant, tx: TxId, request: &Request, id: LegId) {
+    pub(super) fn accept_bare(&mut self, now: Instant, tx: TxId, request: &Request, id: LegId) {
         let Some(response) = self.leg_response(id, request) else { return };
+        let tag = tag_in(&request.headers, HeaderName::From).unwrap_or_default();
+        let dialog = self.legs.get_mut(&id).and_then(|leg| leg.dialog_mut(tag));
+        if let Some(dialog) = dialog.filter(|_| request.method == Method::Update) {
+            dialog.refresh_target(&request.headers);
+        }
         self.table.respond(now, tx, &response);
     }
 
-    fn leg_response(&self, id: LegId, request: &Request) -> Option<Response> {
+    pub(super) fn leg_response(&self, id: LegId, request: &Request) -> Option<Response> {
         let leg = self.legs.get(&id)?;
         let mut response = self.dialog_response(request, StatusCode::OK, &leg.key.local_tag, &leg.peer);
         // Record-Route changes nothing inside a dialog (section 12.2.1.1), and peers copy what they see.
@@ -201,7 +204,7 @@ impl UserAgent {
         }
     }
 
-    fn complete_offer(
+    pub(super) fn complete_offer(
         &self,
         request: &mut Request,
         target: &crate::sip::transport::Target,
@@ -209,7 +212,7 @@ impl UserAgent {
     ) {
         request.headers.push(HeaderName::Contact, self.contact(target));
         request.headers.push(HeaderName::Allow, allow());
-        request.headers.push(HeaderName::Supported, HeaderValue::from_static("timer"));
+        request.headers.push(HeaderName::Supported, supported());
         if let Some(session) = session {
             request.headers.push(HeaderName::SessionExpires, session);
         }
@@ -334,7 +337,7 @@ impl UserAgent {
         let session = call.session_header();
         let Some((mut update, target)) = self.dialog_request_of(id, Method::Update) else { return };
         self.complete_offer(&mut update, &target, session);
-        self.send_request(now, update, target, Purpose::Refresh(id));
+        self.say(now, id, What::Refresh, update, target);
     }
 
     pub(super) fn refresh_response(&mut self, now: Instant, id: LegId, response: &Response) {
@@ -382,6 +385,6 @@ impl Established {
 }
 
 /// How long the call may take to answer a re-INVITE.
-const ANSWER_TIME: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(20);
 const GLARE_TRIES_MAX: u8 = 5;
 const REFRESH_AGAIN: Duration = Duration::from_secs(5);

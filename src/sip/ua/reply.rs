@@ -5,11 +5,12 @@ use std::time::Instant;
 use rand::RngExt;
 
 use super::UserAgent;
+use super::command::ContactSpec;
 use crate::sip::headers::{HeaderName, HeaderValue};
 use crate::sip::message::{Method, Request, Response, StatusCode, Transport};
 use crate::sip::transaction::TxId;
 use crate::sip::transport::Target;
-use crate::sip::uri::Host;
+use crate::sip::uri::{Host, escape_user};
 
 impl UserAgent {
     /// Answers a transaction with a bare status.
@@ -61,7 +62,12 @@ impl UserAgent {
 
     /// Our address as this peer is to use it.
     pub(super) fn contact(&self, target: &Target) -> HeaderValue {
-        let (host, port) = (Host::Ip(self.advertised(target)), target.local.port());
+        self.contact_with(target, &ContactSpec::default())
+    }
+
+    /// The same with a user and header parameters.
+    pub(super) fn contact_with(&self, target: &Target, spec: &ContactSpec) -> HeaderValue {
+        let (host, port) = (Host::Ip(self.advertised(target)), self.advertised_port(target));
         let transport = match target.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
@@ -69,7 +75,11 @@ impl UserAgent {
             Transport::Ws => ";transport=ws",
             Transport::Wss => ";transport=wss",
         };
-        HeaderValue::trusted(format!("<sip:{host}:{port}{transport}>").into_bytes())
+        let user = match spec.user.as_str() {
+            "" => String::new(),
+            user => format!("{}@", escape_user(user)),
+        };
+        HeaderValue::cleaned(format!("<sip:{user}{host}:{port}{transport}>{}", spec.params))
     }
 
     /// 96 unpredictable bits, as a tag or the unique part of a branch or Call-ID.
@@ -91,12 +101,17 @@ impl UserAgent {
 
 /// Methods we take.
 pub(super) fn allow() -> HeaderValue {
-    HeaderValue::from_static("INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK")
+    HeaderValue::from_static("INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, REFER, NOTIFY")
 }
 
-/// Extensions we know as a server.
+/// Extensions we know.
 pub(super) fn supported() -> HeaderValue {
-    HeaderValue::from_static("timer, 100rel")
+    HeaderValue::from_static("timer, 100rel, replaces, norefersub")
+}
+
+/// Extensions we know as the caller; reliable provisional responses only where they are wanted.
+pub(super) fn supported_by_caller(reliable: bool) -> HeaderValue {
+    if reliable { supported() } else { HeaderValue::from_static("timer, replaces, norefersub") }
 }
 
 /// Bodies we take.

@@ -89,8 +89,10 @@ impl SessionTimer {
     }
 }
 
+/// RFC 4028 section 4.
+pub(super) const MIN_SE: Duration = Duration::from_secs(90);
 /// A day; beyond it a timer serves nobody, and deadlines must not overflow.
-const INTERVAL_MAX_S: u32 = 86_400;
+pub(super) const INTERVAL_MAX_S: u32 = 86_400;
 
 #[cfg(test)]
 mod tests {

@@ -299,6 +299,10 @@ impl Change {
                 | CallEventKind::ToolStarted { .. }
                 | CallEventKind::ToolFinished { .. }
                 | CallEventKind::ProviderLost { .. }
+                | CallEventKind::LegAdded { .. }
+                | CallEventKind::LegEnded { .. }
+                | CallEventKind::Bridged { .. }
+                | CallEventKind::Transfer { .. }
                 | CallEventKind::BargeIn { .. },
             )
             | None => {}

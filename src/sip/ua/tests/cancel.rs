@@ -58,7 +58,7 @@ fn a_bye_ends_the_call_with_its_reason_and_twice_gets_200_twice() {
     let bye = in_dialog("BYE", 2, &tag, "Reason: Q.850;cause=16\n", "");
     desk.hear_from("192.0.2.77:5060", &bye);
     let reason = Some("Q.850;cause=16".to_owned());
-    assert_eq!(desk.told(), [LegEvent::Ended { by: EndedBy::Peer, reason }]);
+    assert_eq!(desk.told(), [LegEvent::Ended { by: EndedBy::Peer, reason, cause: Some(16) }]);
     desk.hear(&bye);
     assert_eq!(desk.sent(), ["200 BYE", "200 BYE"]);
     desk.hear(&in_dialog("BYE", 3, &tag, "", ""));

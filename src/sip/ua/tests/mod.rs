@@ -2,11 +2,16 @@
 
 mod admission;
 mod cancel;
+mod early;
+mod flood;
 mod in_dialog;
 mod incoming;
 mod network;
 mod outgoing;
+mod refer;
 mod reinvite;
+mod requests;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +21,7 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::sip::headers::HeaderName;
-use crate::sip::message::{Request, Response, StatusCode};
+use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::profile::Profile;
 use crate::sip::trunk::Trunk;
 use crate::sip::{Limits, parse_datagram};
@@ -65,6 +70,7 @@ impl Desk {
     pub(super) fn hear_from(&mut self, source: &str, text: &str) {
         let text = text.replace("\r\n", "\n").replace('\n', "\r\n");
         let incoming = Incoming {
+            raw: Bytes::new(),
             message: parse_datagram(text.as_bytes(), &Limits::default()),
             source: address(source),
             local: address(US),
@@ -151,7 +157,7 @@ impl Desk {
         let all = self.told.drain(..);
         all.filter_map(|event| match event {
             UaEvent::Leg(_, event) => Some(event),
-            UaEvent::Invite(_) | UaEvent::Pong(_) => None,
+            _ => None,
         })
         .collect()
     }
@@ -160,7 +166,7 @@ impl Desk {
         let at = self.told.iter().position(|event| matches!(event, UaEvent::Invite(_))).expect("an INVITE");
         match self.told.remove(at) {
             UaEvent::Invite(invite) => invite,
-            UaEvent::Leg(..) | UaEvent::Pong(_) => unreachable!("the position is of an INVITE"),
+            _ => unreachable!("the position is of an INVITE"),
         }
     }
 
@@ -176,10 +182,33 @@ impl Desk {
         (leg, tag)
     }
 
+    /// An outgoing call, answered by `theirs` and acknowledged; returns its INVITE.
+    pub(super) fn connected(&mut self, invite: OutgoingInvite) -> Request {
+        self.ua.invite(self.now, outgoing::leg(), invite);
+        self.collect();
+        let invite = self.last_request().clone();
+        self.hear(&answer(&invite, 200, "theirs", outgoing::CONTACT, OFFER));
+        self.told();
+        self.sent();
+        invite
+    }
+
+    /// The call is over, and nothing of it is left.
+    pub(super) fn at_rest(&mut self) {
+        self.pass(Duration::from_secs(200));
+        assert_eq!((self.ua.leg_count(), self.ua.transaction_counts()), (0, (0, 0)), "{}", self.ua.remains());
+        assert!(self.ua.purposes.is_empty() && self.ua.answered.is_empty());
+    }
+
     pub(super) fn our_tag(&self) -> String {
         let to = self.last_response().headers.to().expect("a To");
         to.tag().expect("our tag").to_owned()
     }
+}
+
+pub(super) fn progress(status: u16, sdp: Option<&str>, fork: u16) -> LegEvent {
+    let sdp = sdp.map(Into::into);
+    LegEvent::Progress { status: code(status), sdp, fork, early_media_authorized: None }
 }
 
 pub(super) fn code(number: u16) -> StatusCode {
@@ -228,4 +257,25 @@ pub(super) fn answer(request: &Request, status: u16, tag: &str, extra: &str, bod
     let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
     text.push_str(&format!("To: {to}{tag}\n{extra}{kind}Content-Length: {}\n\n{body}", body.len()));
     text
+}
+
+/// A request of the callee inside the dialog of an INVITE of ours.
+pub(super) fn of_callee(
+    invite: &Request,
+    tag: &str,
+    method: &str,
+    cseq: u32,
+    extra: &str,
+    body: &str,
+) -> String {
+    let from = invite.headers.from().expect("a From");
+    let ours = from.tag().expect("our tag");
+    let call_id = invite.headers.call_id().expect("a Call-ID");
+    format!(
+        "{method} sip:198.51.100.20:5060 SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKc-{method}-{cseq}-{tag}\n\
+         From: <sip:+15550122@carrier.example>;tag={tag}\nTo: <sip:+15550111@198.51.100.20>;tag={ours}\n\
+         Call-ID: {call_id}\nCSeq: {cseq} {method}\nContact: <sip:callee@192.0.2.1:5060>\nMax-Forwards: 70\n\
+         {extra}Content-Length: {}\n\n{body}",
+        body.len()
+    )
 }

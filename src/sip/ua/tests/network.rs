@@ -44,15 +44,14 @@ impl Net {
 
     fn dial(&mut self) -> LegId {
         let leg = LegId::from_parts(0, 5);
+        let target = Target::new(Transport::Udp, address(ADDRESSES[CALLEE]), address(ADDRESSES[CALLER]));
+        let to = Uri::parse("sip:100@192.0.2.20").expect("a URI");
+        let from = Uri::parse("sip:200@192.0.2.10").expect("a URI");
         let invite = OutgoingInvite {
-            target: Target::new(Transport::Udp, address(ADDRESSES[CALLEE]), address(ADDRESSES[CALLER])),
-            to: Uri::parse("sip:100@192.0.2.20").expect("a URI"),
-            from: Uri::parse("sip:200@192.0.2.10").expect("a URI"),
-            from_display: None,
             sdp: Some(OFFER.into()),
-            trunk: None,
-            credentials: None,
-            headers: Vec::new(),
+            reliable: true,
+            session_expires: Some(Duration::from_secs(90)),
+            ..OutgoingInvite::new(target, to, from)
         };
         self.agents[CALLER].invite(self.now, leg, invite);
         leg
@@ -75,6 +74,7 @@ impl Net {
             if flying == Some(next) {
                 let ((_, _), (to, bytes)) = self.flying.pop_first().expect("something flies");
                 let incoming = Incoming {
+                    raw: Bytes::new(),
                     message: parse_datagram(&bytes, &Limits::default()),
                     source: address(ADDRESSES[1 - to]),
                     local: address(ADDRESSES[to]),
@@ -188,7 +188,7 @@ fn play(script: &Script) -> Net {
         UaEvent::Leg(leg, LegEvent::Reinvite { .. }) => {
             net.plan(5, who, *leg, LegCommand::AnswerReinvite { sdp: OFFER.into() });
         }
-        UaEvent::Leg(..) | UaEvent::Pong(_) => {}
+        _ => {}
     });
     net.assert_at_rest([true, invited]);
     net

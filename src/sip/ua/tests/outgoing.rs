@@ -5,24 +5,23 @@ use secrecy::SecretString;
 use super::*;
 use crate::sip::uri::Uri;
 
-fn call(sdp: Option<&str>) -> OutgoingInvite {
+pub(super) fn call(sdp: Option<&str>) -> OutgoingInvite {
+    let target = Target::new(Transport::Udp, address(CARRIER), address(US));
+    let to = Uri::parse("sip:+15550122@carrier.example").expect("a URI");
+    let from = Uri::parse("sip:+15550111@198.51.100.20").expect("a URI");
     OutgoingInvite {
-        target: Target::new(Transport::Udp, address(CARRIER), address(US)),
-        to: Uri::parse("sip:+15550122@carrier.example").expect("a URI"),
-        from: Uri::parse("sip:+15550111@198.51.100.20").expect("a URI"),
         from_display: Some("Tandem \"test\"".into()),
         sdp: sdp.map(Into::into),
-        trunk: None,
-        credentials: None,
         headers: vec![("X-Test".into(), "1".into())],
+        ..OutgoingInvite::new(target, to, from)
     }
 }
 
-fn leg() -> LegId {
+pub(super) fn leg() -> LegId {
     LegId::from_parts(1, 1)
 }
 
-fn dialled(invite: OutgoingInvite) -> (Desk, Request) {
+pub(super) fn dialled(invite: OutgoingInvite) -> (Desk, Request) {
     let mut desk = Desk::new();
     desk.ua.invite(desk.now, leg(), invite);
     desk.collect();
@@ -31,7 +30,7 @@ fn dialled(invite: OutgoingInvite) -> (Desk, Request) {
     (desk, request)
 }
 
-const CONTACT: &str = "Contact: <sip:callee@192.0.2.1:5060>\n";
+pub(super) const CONTACT: &str = "Contact: <sip:callee@192.0.2.1:5060>\n";
 
 #[test]
 fn a_call_rings_is_answered_and_acknowledged_each_time() {
@@ -40,13 +39,8 @@ fn a_call_rings_is_answered_and_acknowledged_each_time() {
     desk.hear(&answer(&invite, 100, "", "", ""));
     desk.hear(&answer(&invite, 183, "a", CONTACT, OFFER));
     desk.hear(&answer(&invite, 200, "a", CONTACT, OFFER));
-    assert_eq!(
-        desk.told(),
-        [
-            LegEvent::Progress { status: code(183), sdp: Some(OFFER.into()) },
-            LegEvent::Answered { sdp: Some(OFFER.into()) }
-        ]
-    );
+    let answered = LegEvent::Answered { sdp: Some(OFFER.into()) };
+    assert_eq!(desk.told(), [progress(100, None, 0), progress(183, Some(OFFER), 0), answered]);
     assert_eq!(desk.last_request().uri.as_str(), "sip:callee@192.0.2.1:5060");
     desk.hear(&answer(&invite, 200, "a", CONTACT, OFFER));
     assert_eq!(desk.sent(), ["ACK", "ACK"]);
@@ -80,7 +74,9 @@ fn a_refusal_is_acknowledged_and_told() {
     let (mut desk, invite) = dialled(call(Some(OFFER)));
     desk.hear(&answer(&invite, 486, "a", "Retry-After: 7\n", ""));
     let retry_after = Some(Duration::from_secs(7));
-    assert_eq!(desk.told(), [LegEvent::Failed { status: code(486), reason: "Whatever".into(), retry_after }]);
+    let details = Box::default();
+    let failed = LegEvent::Failed { status: code(486), reason: "Whatever".into(), retry_after, details };
+    assert_eq!(desk.told(), [failed]);
     let ack = desk.last_request();
     assert_eq!(ack.headers.via_top().ok(), invite.headers.via_top().ok());
     assert_eq!(ack.headers.to().expect("a To").tag(), Some("a"));

@@ -1,0 +1,272 @@
+//! Where calls go out: trunks, targets and the INVITEs for them.
+//!
+//! A number goes over the trunks asked for, or over all that have peers, in order. A URI is dialled only when
+//! its host is one of a trunk's: neither a flow, a REFER nor a 3xx makes this an open relay.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::lines::LegLines;
+use super::media::MediaSettings;
+use crate::call::dial::{
+    Attempt, AttemptOutcome, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal,
+};
+use crate::call::hunt::Policy;
+use crate::id::LegId;
+use crate::sip::carrier::{Carriers, TargetOutcome};
+use crate::sip::endpoint::EndpointHandle;
+use crate::sip::identity::{self, CallIdentity};
+use crate::sip::message::Transport;
+use crate::sip::transport::Target;
+use crate::sip::trunk::{Trunk, Trunks};
+use crate::sip::ua::{LegEvent, OutgoingInvite};
+use crate::sip::uri::{Host, Uri};
+
+/// The way out over trunks.
+#[derive(Clone)]
+pub struct Trunking {
+    /// Sends.
+    pub endpoint: EndpointHandle,
+    /// All trunks.
+    pub trunks: Trunks,
+    /// Trunks for calls that name none, in order; empty: all that have peers.
+    pub order: Vec<String>,
+    /// Lines of legs.
+    pub lines: LegLines,
+    /// What legs' media is made with.
+    pub media: MediaSettings,
+    /// Our address in SDP, where it is not the one packets leave from.
+    pub advertise: Option<IpAddr>,
+    /// Targets, channels and pace of the trunks.
+    pub carriers: Carriers,
+    /// Where targets are looked up.
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Outbound for Trunking {
+    fn route(&self, request: DialRequest) -> oneshot::Receiver<Result<Vec<Attempt>, RouteRefusal>> {
+        let trunking = self.clone();
+        self.answer(async move { trunking.attempts(&request).await })
+    }
+
+    fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>> {
+        let (carriers, trunk) = (self.carriers.clone(), trunk.to_owned());
+        self.answer(async move {
+            let permit = carriers.permit(&trunk).await;
+            permit.map(Permit::holding).map_err(|error| RouteRefusal::new(503, error.to_string()))
+        })
+    }
+
+    fn report(&self, attempt: &Attempt, outcome: AttemptOutcome) {
+        let outcome = match outcome {
+            AttemptOutcome::Answered => TargetOutcome::Answered,
+            AttemptOutcome::Refused(status) => TargetOutcome::Refused(status),
+            AttemptOutcome::Timeout => TargetOutcome::Timeout,
+            AttemptOutcome::TransportFailed => TargetOutcome::TransportFailed,
+            AttemptOutcome::Overloaded { retry_after } => TargetOutcome::Overloaded { retry_after },
+        };
+        self.carriers.report(&attempt.trunk.name, attempt.invite.target.remote, outcome);
+    }
+
+    fn line(&self, leg: LegId) -> mpsc::Receiver<LegEvent> {
+        self.lines.add(leg, None)
+    }
+
+    fn forget(&self, leg: LegId) {
+        self.lines.remove(leg);
+    }
+}
+
+impl Trunking {
+    fn answer<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (answer, answered) = oneshot::channel();
+        self.runtime.spawn(async move {
+            // Who asked may have gone.
+            let _gone = answer.send(work.await);
+        });
+        answered
+    }
+
+    async fn attempts(&self, request: &DialRequest) -> Result<Vec<Attempt>, RouteRefusal> {
+        if request.max_forwards == 0 {
+            return Err(RouteRefusal::new(483, "the call has taken too many hops"));
+        }
+        let (user, trunks) = self.choose(request)?;
+        let mut attempts = Vec::new();
+        let mut refusal = None;
+        for trunk in trunks {
+            let targets = match self.targets(request, &trunk).await {
+                Ok(targets) => targets,
+                Err(why) => {
+                    refusal = Some(why);
+                    continue;
+                }
+            };
+            for target in targets {
+                match self.attempt(request, &user, &trunk, target) {
+                    Ok(attempt) => attempts.push(attempt),
+                    Err(why) => refusal = Some(why),
+                }
+            }
+        }
+        attempts.truncate(TARGETS_MAX);
+        match (attempts.is_empty(), refusal) {
+            (false, _) => Ok(attempts),
+            (true, Some(refusal)) => Err(refusal),
+            (true, None) => Err(RouteRefusal::new(503, "no trunk has a target to call; set trunk.peers")),
+        }
+    }
+
+    /// What is dialled, and over which trunks.
+    fn choose(&self, request: &DialRequest) -> Result<(String, Vec<Arc<Trunk>>), RouteRefusal> {
+        match &request.to {
+            DialTarget::Number(number) => Ok((number.clone(), self.asked(request)?)),
+            DialTarget::Phone(_) => Err(RouteRefusal::new(480, "no phone of this name is registered")),
+            DialTarget::Uri(uri) => {
+                let user = uri.dialled().filter(|user| !user.is_empty());
+                let user = user.ok_or_else(|| RouteRefusal::new(484, "the URI names nobody"))?;
+                let trunks: Vec<_> =
+                    self.trunks.iter().filter(|trunk| belongs(uri, trunk, request.source)).cloned().collect();
+                // A party that wants to be connected to us means a number we can reach.
+                if trunks.is_empty() && request.source == DialSource::Transfer && self.is_ours(uri) {
+                    return Ok((user, self.asked(request)?));
+                }
+                if trunks.is_empty() {
+                    return Err(RouteRefusal::new(403, "the URI's host is no trunk's"));
+                }
+                Ok((user, trunks))
+            }
+        }
+    }
+
+    fn asked(&self, request: &DialRequest) -> Result<Vec<Arc<Trunk>>, RouteRefusal> {
+        let names = if request.trunks.is_empty() { &self.order } else { &request.trunks };
+        if names.is_empty() {
+            return Ok(self.trunks.iter().filter(|trunk| leads_out(trunk)).cloned().collect());
+        }
+        let named = |name: &String| {
+            let unknown = || RouteRefusal::new(404, format!("there is no trunk `{}`", name.escape_debug()));
+            self.trunks.named(name).cloned().ok_or_else(unknown)
+        };
+        names.iter().map(named).collect()
+    }
+
+    fn is_ours(&self, uri: &Uri) -> bool {
+        let Some(Host::Ip(ip)) = uri.host() else { return false };
+        let listens = |listener: &crate::sip::endpoint::Listener| listener.address.ip() == ip;
+        self.advertise == Some(ip) || ip.is_loopback() || self.endpoint.local_addrs().iter().any(listens)
+    }
+
+    async fn targets(&self, request: &DialRequest, trunk: &Trunk) -> Result<Vec<Target>, RouteRefusal> {
+        if let (DialSource::Redirect, DialTarget::Uri(uri)) = (request.source, &request.to)
+            && let Some(target) = self.redirected(uri)
+        {
+            return Ok(vec![target]);
+        }
+        let found = self.carriers.targets(&trunk.name).await;
+        let found = found.map_err(|error| RouteRefusal::new(503, error.to_string()))?;
+        Ok(found.into_iter().map(|(target, _)| target).collect())
+    }
+
+    fn redirected(&self, uri: &Uri) -> Option<Target> {
+        let Some(Host::Ip(ip)) = uri.host() else { return None };
+        let transport = uri.transport().unwrap_or(Transport::Udp);
+        let remote = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
+        self.endpoint.target(transport, remote).ok()
+    }
+
+    /// The trunk's own proxy, or what its registrar told us to go through.
+    fn preloaded(&self, trunk: &Trunk) -> Vec<Uri> {
+        match &trunk.outbound_proxy {
+            Some(proxy) => vec![proxy.clone()],
+            None => self.carriers.service_route(&trunk.name),
+        }
+    }
+
+    fn attempt(
+        &self,
+        request: &DialRequest,
+        user: &str,
+        trunk: &Arc<Trunk>,
+        target: Target,
+    ) -> Result<Attempt, RouteRefusal> {
+        let call = CallIdentity {
+            called: user,
+            caller: request.from.as_deref(),
+            caller_name: request.from_name.as_deref(),
+            withheld: request.withheld,
+            from_inbound: request.inbound.as_deref(),
+            extra: &request.headers,
+        };
+        let refused = |error: &dyn std::fmt::Display| RouteRefusal::new(403, error.to_string());
+        let identity = identity::outgoing(&call, trunk, target.local).map_err(|error| refused(&error))?;
+        let (to, request_uri) = match &trunk.domain {
+            Some(_) => (identity.to, identity.request_uri),
+            // Without a domain of its own the trunk is its target.
+            None => {
+                let written = identity.request_uri.user_decoded().unwrap_or_default().into_owned();
+                let remote = target.remote;
+                let uri = Uri::sip(&written, &remote.ip().to_string(), Some(remote.port()));
+                let uri = uri.map_err(|error| refused(&error))?;
+                (uri.clone(), uri)
+            }
+        };
+        let invite = OutgoingInvite {
+            from_display: identity.from_display,
+            trunk: Some(trunk.name.clone()),
+            headers: identity.headers,
+            request_uri: Some(request_uri),
+            route: self.preloaded(trunk),
+            max_forwards: request.max_forwards,
+            reliable: trunk.reliable_out,
+            session_expires: trunk.session_expires,
+            replaces: request.replaces.clone(),
+            privacy: identity.privacy,
+            ..OutgoingInvite::new(target, to, identity.from)
+        };
+        let local = self.advertise.unwrap_or_else(|| target.local.ip());
+        let media = self.media.leg(trunk, local, target.remote.ip());
+        Ok(Attempt { trunk: Arc::clone(trunk), policy: policy(trunk), invite, media })
+    }
+}
+
+fn leads_out(trunk: &Trunk) -> bool {
+    !trunk.peers.is_empty() || !trunk.registrations.is_empty()
+}
+
+fn policy(trunk: &Trunk) -> Policy {
+    let peers = trunk.peers.iter().map(|peer| peer.host_text());
+    Policy {
+        trunk: trunk.name.clone(),
+        failover: trunk.failover_statuses.clone(),
+        follow: trunk.redirects.follow,
+        hosts: trunk.redirects.hosts.iter().cloned().chain(peers).collect(),
+        hops: trunk.redirects.hops,
+    }
+}
+
+/// Whether a URI leads to a trunk: to its domain, one of its peers, or where its redirects may lead.
+fn belongs(uri: &Uri, trunk: &Trunk, source: DialSource) -> bool {
+    let host = match uri.host() {
+        Some(Host::Name(name)) => name.to_ascii_lowercase(),
+        Some(Host::Ip(ip)) => ip.to_string(),
+        None => return false,
+    };
+    let own = trunk.domain.as_deref().is_some_and(|domain| domain.eq_ignore_ascii_case(&host))
+        || trunk.peers.iter().any(|peer| {
+            let port = |port: Option<u16>| port.unwrap_or(5060);
+            peer.host_text().eq_ignore_ascii_case(&host)
+                && (source == DialSource::Redirect || port(peer.port) == port(uri.port()))
+        });
+    let redirect = source == DialSource::Redirect
+        && trunk.redirects.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&host));
+    own || redirect
+}
+
+/// Targets of one call.
+const TARGETS_MAX: usize = 16;
