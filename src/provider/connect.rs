@@ -256,7 +256,7 @@ fn tune(tcp: &TcpStream) -> io::Result<()> {
 /// what services commonly send at a time; it grows for longer messages.
 fn buffers() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(16 << 10)
+        .read_buffer_size(12 << 10)
         .write_buffer_size(4 << 10)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
