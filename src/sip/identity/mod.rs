@@ -1,8 +1,8 @@
 //! Who calls whom, as trunks write it and as they want it written.
 //!
-//! [`incoming`] reads an INVITE of a peer: the numbers in E.164 where they can be told, diversions, the verdict on
-//! the caller's number, and the headers that may be passed on. [`outgoing`] writes the addresses and headers of an
-//! INVITE of ours. Both are pure, and nothing that comes out of [`outgoing`] can begin a header of its own.
+//! `incoming` reads an INVITE of a peer: the numbers in E.164 where they can be told, diversions, the verdict on
+//! the caller's number, and the headers that may be passed on. `outgoing` writes the addresses and headers of an
+//! INVITE of ours. Both are pure, and nothing that comes out of `outgoing` can begin a header of its own.
 
 mod diversion;
 mod incoming;
