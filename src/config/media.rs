@@ -20,6 +20,10 @@ pub struct Media {
     /// Codecs offered and accepted, best first. An answer takes the first of the peer's that is listed here.
     #[schemars(length(min = 1), example = ["PCMU", "PCMA"])]
     pub codecs: Vec<CodecName>,
+    /// Encryption of media (SRTP, keys by SDES) on trunks that do not set `srtp` and whose profile has it off: `off`
+    /// refuses it, `optional` takes it when it is offered, `required` makes no call without it, `opportunistic` also
+    /// offers it beside plain RTP (RFC 8643).
+    pub srtp: Srtp,
     /// Hang up after this long without RTP, unless the call is on hold. 0s never does. At most 1d.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("format" = "duration-text", "x-maximum" = "1d"))]
@@ -51,6 +55,7 @@ impl Default for Media {
             rtp_ports: PortRange { first: 20_000, last: 29_999 },
             workers: 0,
             codecs: vec![CodecName::Opus, CodecName::G722, CodecName::Pcmu, CodecName::Pcma, CodecName::L16],
+            srtp: Srtp::Off,
             rtp_timeout: Duration::from_secs(60),
             reorder_window: Duration::from_millis(40),
             inband_dtmf: false,
@@ -59,6 +64,22 @@ impl Default for Media {
             port_quarantine: Duration::from_secs(30),
         }
     }
+}
+
+/// Encryption of media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Srtp {
+    /// None: a peer that insists is refused.
+    #[default]
+    Off,
+    /// Offers plain RTP and takes SRTP when it is offered.
+    Optional,
+    /// SRTP or no call.
+    Required,
+    /// Offers plain RTP with keys beside it (RFC 8643), and takes both.
+    Opportunistic,
 }
 
 /// A codec, by its name in SDP.

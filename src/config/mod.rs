@@ -39,15 +39,15 @@ pub mod values;
 pub use finding::{Finding, Place, Severity};
 pub use later::{Ari, AudioSocket, Cluster};
 pub use load::{Loaded, Sources, load, parse};
-pub use media::{CodecName, Media};
+pub use media::{CodecName, Media, Srtp};
 pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
 pub use rules::BUILT_IN_PROFILES;
 pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store};
 pub use show::{Setting, shown, to_toml};
-pub use sip::{AdvertiseFor, OptionsPolicy, Sip, SipFlood, SipTls, UnknownSources};
+pub use sip::{AdvertiseFor, ClientCertificates, OptionsPolicy, Sip, SipFlood, SipTls, UnknownSources};
 pub use template::template;
 pub use trace::{SipHep, SipTrace};
-pub use trunk::{InboundAuth, NumberFormat, Refer, Register, Trunk};
+pub use trunk::{CallerHeader, Dtmf, InboundAuth, NumberFormat, Refer, Register, Trunk};
 pub use values::{Network, PortRange, SipListen, SipTransport};
 
 /// Everything `tandem.toml` can say, checked.

@@ -144,7 +144,13 @@ impl Rules<'_> {
         };
         let ours = [("certificate", &tls.certificate), ("private_key", &tls.private_key)];
         let ours = ours.into_iter().filter(|_| first.is_some());
-        for (key, path) in ours.chain(tls.roots.iter().map(|path| ("roots", path))) {
+        let roots = tls.roots.iter().map(|path| ("roots", path));
+        let roots = roots.chain(tls.client_roots.iter().map(|path| ("client_roots", path)));
+        if tls.client_certificates != super::ClientCertificates::Off && tls.client_roots.is_none() {
+            let fix = "add client_roots = \"tls/peers-ca.pem\"";
+            self.error("sip.tls.client_certificates", "nobody is named whose certificates are good", fix);
+        }
+        for (key, path) in ours.chain(roots) {
             if let Err(error) = std::fs::File::open(path) {
                 let message = format!("{} cannot be read: {error}", path.display());
                 self.error(&format!("sip.tls.{key}"), message, "name a readable PEM file");
@@ -304,7 +310,7 @@ impl Rules<'_> {
                 let fix = "add username and password_env, or set inbound_auth = \"none\"";
                 self.error(&key("inbound_auth"), "digest needs a user and a password", fix);
             }
-            if digest && trunk.profile == "twilio" {
+            if digest && trunk.profile.starts_with("twilio") {
                 let fix = "set inbound_auth = \"none\" and rely on the source addresses";
                 self.error(
                     &key("inbound_auth"),
@@ -315,10 +321,13 @@ impl Rules<'_> {
             if trunk.password_env.is_some() && trunk.username.is_none() && !digest {
                 self.warning(&key("password_env"), "there is a password but no user", "add username");
             }
-            if trunk.allow.is_empty() && trunk.peers.is_empty() && trunk.profile == "generic" {
+            let leads_nowhere = trunk.peers.is_empty() && trunk.register.is_empty();
+            if trunk.allow.is_empty() && leads_nowhere && trunk.profile == "generic" {
                 let fix = "add allow = [\"192.0.2.10\"] for inbound calls, peers = [\"192.0.2.10\"] for outbound ones";
                 self.warning(&key("name"), "this trunk has neither sources nor targets", fix);
             }
+            self.headers(index);
+            self.keys_in_the_clear(index);
             self.overlaps(index);
         }
     }
@@ -330,9 +339,53 @@ impl Rules<'_> {
         }
         let fix = match nearest(profile, BUILT_IN_PROFILES) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("use generic, twilio or asterisk, or add {profile}.toml to {}", dir.display()),
+            None => {
+                let known = BUILT_IN_PROFILES.join(", ");
+                format!("use one of {known}, or add {profile}.toml to {}", dir.display())
+            }
         };
         self.error(key, format!("there is no SIP profile \"{profile}\""), fix);
+    }
+
+    /// Names and values that can be headers at all; which of them may be set, the start of the server tells.
+    fn headers(&mut self, index: usize) {
+        let trunk = &self.config.trunk[index];
+        let token = |name: &str| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._!%*+`'~".contains(&b))
+        };
+        let names = trunk.header_names.iter().flat_map(|(theirs, ours)| [theirs, ours]);
+        let names = names.map(|name| ("header_names", name)).collect::<Vec<_>>();
+        let names: Vec<_> = trunk.headers.keys().map(|name| ("headers", name)).chain(names).collect();
+        for (key, name) in names {
+            if !token(name) {
+                let message = format!("{name:?} is no name of a header");
+                self.error(&format!("trunk[{index}].{key}"), message, "write a name such as X-Account");
+            }
+        }
+        for (name, value) in &trunk.headers {
+            if value.contains(|c: char| c.is_control()) || value.len() > HEADER_VALUE_MAX {
+                let key = format!("trunk[{index}].headers.{name}");
+                let fix = format!("write one line of at most {HEADER_VALUE_MAX} bytes");
+                self.error(&key, "this value cannot be sent in a header", fix);
+            }
+        }
+    }
+
+    /// Keys of SRTP stand in the SDP; who can read that can listen.
+    fn keys_in_the_clear(&mut self, index: usize) {
+        let trunk = &self.config.trunk[index];
+        if !matches!(trunk.srtp, Some(super::Srtp::Required | super::Srtp::Opportunistic)) {
+            return;
+        }
+        let secure = |peer: &String| peer.starts_with("sips:") || peer.to_ascii_lowercase().contains("=tls");
+        if let Some(peer) = trunk.peers.iter().find(|peer| !secure(peer))
+            && trunk.profile != "twilio-secure"
+            && trunk.outbound_proxy.is_none()
+        {
+            let message = format!("the keys of SRTP go to {peer:?} readable: they stand in the SDP");
+            let fix = format!("write the peer as \"{peer};transport=tls\"");
+            self.warning(&format!("trunk[{index}].srtp"), message, fix);
+        }
     }
 
     /// A call must belong to one trunk.
@@ -365,6 +418,9 @@ impl Rules<'_> {
         }
     }
 }
+
+/// Longest value of a header of a trunk.
+const HEADER_VALUE_MAX: usize = 1024;
 
 const NOT_AVAILABLE: &str = "is not available in this version";
 

@@ -24,7 +24,7 @@ pub struct Sip {
     /// written) fits. For a node with a leg in a private network.
     #[schemars(example = [serde_json::json!({ "network": "10.0.0.0/8", "address": "10.0.0.5" })])]
     pub advertise_for: Vec<AdvertiseFor>,
-    /// Directory of SIP profiles besides those built in (`generic`, `twilio`, `asterisk`). A file here
+    /// Directory of SIP profiles besides those built in (see `trunk.profile`). A file here
     /// replaces a built-in profile of the same name.
     pub profiles_dir: PathBuf,
     /// Text of the `Server` and `User-Agent` headers. Empty: none is sent.
@@ -139,10 +139,35 @@ pub struct SipTls {
     #[serde(default)]
     #[schemars(example = &"tls/ca.pem")]
     pub roots: Option<PathBuf>,
+    /// Whether peers that connect here prove themselves by a certificate of `client_roots`: `off`, `optional` (one that
+    /// is shown must be good) or `required`.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+    /// Authorities whose certificates such peers may show.
+    #[serde(default)]
+    #[schemars(example = &"tls/peers-ca.pem")]
+    pub client_roots: Option<PathBuf>,
+    /// Shows this certificate to peers that Tandem connects to and that ask for one (mutual TLS).
+    #[serde(default)]
+    pub show_to_servers: bool,
     /// How often the files are looked at. 1s to 1d.
     #[serde(default = "reload", with = "duration")]
     #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "1d"))]
     pub reload: Duration,
+}
+
+/// Whether peers that connect prove themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ClientCertificates {
+    /// They need not.
+    #[default]
+    Off,
+    /// Who shows a certificate must show a good one.
+    Optional,
+    /// Without a good one there is no connection.
+    Required,
 }
 
 fn reload() -> Duration {

@@ -1,12 +1,13 @@
 //! `[[trunk]]` entries.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::media::CodecName;
+use super::media::{CodecName, Srtp};
 use super::values::{Network, SipTarget, duration};
 
 /// A connection to a carrier or PBX: an instance of a SIP profile.
@@ -16,7 +17,8 @@ pub struct Trunk {
     /// Unique name, as in logs, metrics and call records.
     #[schemars(extend("format" = "name"), example = &"twilio")]
     pub name: String,
-    /// The peer's habits: `generic`, `twilio`, `asterisk` or a file of `sip.profiles_dir`.
+    /// The peer's habits: `generic`, `twilio`, `twilio-secure`, `asterisk`, `freeswitch`, `telnyx`, `bandwidth`,
+    /// `vonage`, `signalwire`, `plivo` or a file of `sip.profiles_dir`.
     #[serde(default = "generic")]
     #[schemars(extend("format" = "name"), example = &"twilio")]
     pub profile: String,
@@ -28,6 +30,11 @@ pub struct Trunk {
     #[serde(default)]
     #[schemars(example = ["54.172.60.0/30"])]
     pub allow: Vec<Network>,
+    /// Where media may come from, besides the address in the peer's SDP and its signalling address. Absent: as the
+    /// profile says.
+    #[serde(default)]
+    #[schemars(example = ["168.86.128.0/18"])]
+    pub media_networks: Vec<Network>,
     /// User for outbound challenges; with `inbound_auth = "digest"` also asked of the peer.
     #[serde(default)]
     #[schemars(example = &"tandem")]
@@ -39,7 +46,7 @@ pub struct Trunk {
     /// `none` trusts the source address alone; `digest` also asks for user and password.
     #[serde(default)]
     pub inbound_auth: InboundAuth,
-    /// Most calls at a time over this trunk. 0: no limit of its own.
+    /// Most incoming calls at a time over this trunk. 0: no limit of their own.
     #[serde(default)]
     #[schemars(range(max = 100_000))]
     pub max_calls: u32,
@@ -59,10 +66,31 @@ pub struct Trunk {
     #[serde(default, with = "optional_duration")]
     #[schemars(with = "Option<String>", extend("format" = "duration-text", "x-maximum" = "1h"), example = &"30s")]
     pub options: Option<Duration>,
+    /// Encryption of media: `off` refuses it, `optional` takes it when it is offered, `required` makes no call without
+    /// it, `opportunistic` offers it beside plain RTP (RFC 8643). Absent: as the profile says, or else `media.srtp`.
+    #[serde(default)]
+    #[schemars(example = &"required")]
+    pub srtp: Option<Srtp>,
+    /// How keys are sent. Absent: as the profile says.
+    #[serde(default)]
+    #[schemars(example = &"info")]
+    pub dtmf: Option<Dtmf>,
+    /// Most calls at a time in both directions. 0: no limit.
+    #[serde(default)]
+    #[schemars(range(max = 100_000))]
+    pub channels: u32,
     /// Most outgoing calls at a time. 0: no limit of their own.
     #[serde(default)]
     #[schemars(range(max = 100_000))]
     pub outbound_calls: u32,
+    /// Most new outgoing calls a second; a call waits up to 2 s for its turn. 0: no limit. Absent: as the profile says.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 10_000.0), example = 1.0)]
+    pub cps: Option<f32>,
+    /// A proxy that every request goes through first, as a loose Route.
+    #[serde(default)]
+    #[schemars(extend("format" = "sip-target"), example = &"sip:proxy.example.com;lr")]
+    pub outbound_proxy: Option<String>,
     /// What the far end is told about the caller: `pass`, `withhold`, or `own:` and a number.
     #[serde(default)]
     #[schemars(example = &"own:+15550100")]
@@ -79,10 +107,31 @@ pub struct Trunk {
     #[serde(default)]
     #[schemars(example = ["+1", "+44"])]
     pub allowed_prefixes: Vec<String>,
-    /// What may not be dialled besides emergency numbers, written as in `allowed_prefixes`.
+    /// Dials emergency numbers such as 112, 911 and 999. Off, they are refused: a call from here would reach the wrong
+    /// place, or nobody. Absent: as the profile says; those of PBXs dial them, for they are extensions there.
+    #[serde(default)]
+    pub emergency_calls: Option<bool>,
+    /// What may not be dialled besides emergency and premium-rate numbers, written as in `allowed_prefixes`. A number
+    /// that is refused by default is dialled when `allowed_prefixes` names it as narrowly.
     #[serde(default)]
     #[schemars(example = ["+1900"])]
     pub blocked_prefixes: Vec<String>,
+    /// Headers put into every INVITE to the peer.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "X-Account": "acme" }))]
+    pub headers: BTreeMap<String, String>,
+    /// Names that headers of incoming INVITEs go on under: theirs, and ours.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "X-Twilio-CallSid": "X-Carrier-Call" }))]
+    pub header_names: BTreeMap<String, String>,
+    /// Headers besides From that tell the peer the caller's number. Absent: as the profile says.
+    #[serde(default)]
+    #[schemars(example = ["p_asserted_identity"])]
+    pub caller_headers: Option<Vec<CallerHeader>>,
+    /// Whether a call that is carried on says in `Diversion` (RFC 5806) which number it came for. Absent: as the
+    /// profile says.
+    #[serde(default)]
+    pub send_diversion: Option<bool>,
     /// Headers of incoming INVITEs that are kept, such as `X-*`. Absent: as the profile says.
     #[serde(default)]
     #[schemars(example = ["X-*"])]
@@ -142,6 +191,30 @@ pub enum NumberFormat {
     E164Plain,
     /// As dialled within `country`.
     National,
+}
+
+/// How keys are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Dtmf {
+    /// RFC 4733 telephone-event where it was agreed on, else tones.
+    TelephoneEvent,
+    /// SIP INFO.
+    Info,
+    /// Tones in the audio.
+    Inband,
+}
+
+/// A header that tells the caller's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum CallerHeader {
+    /// `P-Asserted-Identity` (RFC 3325).
+    PAssertedIdentity,
+    /// `Remote-Party-ID`, its predecessor.
+    RemotePartyId,
 }
 
 /// What becomes of a transfer the peer asks for (REFER).

@@ -107,8 +107,8 @@ impl Trunking {
                     continue;
                 }
             };
-            for target in targets {
-                match self.attempt(request, &user, &trunk, target) {
+            for (target, name) in targets {
+                match self.attempt(request, &user, &trunk, (target, &name)) {
                     Ok(attempt) => attempts.push(attempt),
                     Err(why) => refusal = Some(why),
                 }
@@ -162,15 +162,20 @@ impl Trunking {
         self.advertise == Some(ip) || ip.is_loopback() || self.endpoint.local_addrs().iter().any(listens)
     }
 
-    async fn targets(&self, request: &DialRequest, trunk: &Trunk) -> Result<Vec<Target>, RouteRefusal> {
+    /// Where an INVITE goes, and under which name that was found.
+    async fn targets(
+        &self,
+        request: &DialRequest,
+        trunk: &Trunk,
+    ) -> Result<Vec<(Target, Arc<str>)>, RouteRefusal> {
         if let (DialSource::Redirect, DialTarget::Uri(uri)) = (request.source, &request.to)
             && let Some(target) = self.redirected(uri)
         {
-            return Ok(vec![target]);
+            return Ok(vec![(target, target.remote.ip().to_string().into())]);
         }
         let found = self.carriers.targets(&trunk.name).await;
         let found = found.map_err(|error| RouteRefusal::new(503, error.to_string()))?;
-        Ok(found.into_iter().map(|(target, _)| target).collect())
+        Ok(found.into_iter().map(|(target, candidate)| (target, candidate.name)).collect())
     }
 
     fn redirected(&self, uri: &Uri) -> Option<Target> {
@@ -193,7 +198,7 @@ impl Trunking {
         request: &DialRequest,
         user: &str,
         trunk: &Arc<Trunk>,
-        target: Target,
+        (target, name): (Target, &str),
     ) -> Result<Attempt, RouteRefusal> {
         let call = CallIdentity {
             called: user,
@@ -205,17 +210,12 @@ impl Trunking {
         };
         let refused = |error: &dyn std::fmt::Display| RouteRefusal::new(403, error.to_string());
         let identity = identity::outgoing(&call, trunk, target.local).map_err(|error| refused(&error))?;
-        let (to, request_uri) = match &trunk.domain {
-            Some(_) => (identity.to, identity.request_uri),
-            // Without a domain of its own the trunk is its target.
-            None => {
-                let written = identity.request_uri.user_decoded().unwrap_or_default().into_owned();
-                let remote = target.remote;
-                let uri = Uri::sip(&written, &remote.ip().to_string(), Some(remote.port()));
-                let uri = uri.map_err(|error| refused(&error))?;
-                (uri.clone(), uri)
-            }
-        };
+        // Without a domain of its own the trunk is its target, by the name it was asked for: carriers find our
+        // account by it.
+        let written = identity.request_uri.user_decoded().unwrap_or_default().into_owned();
+        let (host, port) = trunk.host_at(name, target.remote);
+        let to = Uri::sip(&written, &host, port).map_err(|error| refused(&error))?;
+        let request_uri = to.clone();
         let invite = OutgoingInvite {
             from_display: identity.from_display,
             trunk: Some(trunk.name.clone()),
@@ -236,7 +236,7 @@ impl Trunking {
 }
 
 fn leads_out(trunk: &Trunk) -> bool {
-    !trunk.peers.is_empty() || !trunk.registrations.is_empty()
+    !trunk.peers.is_empty() || !trunk.registrations.is_empty() || trunk.outbound_proxy.is_some()
 }
 
 fn policy(trunk: &Trunk) -> Policy {

@@ -101,7 +101,8 @@ async fn admit(
     let id = CallId::fresh();
     let span = info_span!("call", %id, leg = %invite.leg, trunk = invite.trunk.name);
     let directory = exchange.directory.now();
-    let route = directory.route(&invite.called);
+    let full = invite.identity.called_e164.as_deref();
+    let route = directory.route(&invite.called).or_else(|| directory.route(full?));
     let created = CallEvent { call: id, seq: 1, at: UnixMs::now(), kind: created(&invite, route.as_ref()) };
     metrics::counter!("tandem_calls_total", "direction" => "inbound").increment(1);
     if let Err(error) = exchange.journal.open_call(created).await {
@@ -114,7 +115,7 @@ async fn admit(
         return end(ledger, Disposition::Rejected, StatusCode::NOT_FOUND, "nobody has this number");
     };
     let Some(permit) = exchange.carriers.enter_inbound(&invite.trunk.name) else {
-        let (status, reason) = (StatusCode::TEMPORARILY_UNAVAILABLE, "every channel of the trunk is in use");
+        let (status, reason) = (StatusCode::BUSY_HERE, "every channel of the trunk is in use");
         refuse(&exchange, invite.leg, status);
         return end(ledger, Disposition::Rejected, status, reason);
     };
@@ -211,16 +212,19 @@ impl Drop for Counted {
 }
 
 fn created(invite: &IncomingInvite, route: Option<&Route>) -> CallEventKind {
+    let identity = &invite.identity;
+    let caller = identity.caller_e164.clone().or_else(|| invite.caller.clone());
+    let diverted = identity.diversions.first();
     CallEventKind::Created(CallCreated {
         direction: Direction::Inbound,
-        from: invite.caller.clone().unwrap_or_else(|| "anonymous".to_owned()),
+        from: caller.unwrap_or_else(|| "anonymous".to_owned()),
         to: invite.called.clone(),
         trunk: Some(invite.trunk.name.clone()),
         organization: route.and_then(|route| route.organization.clone()),
         assistant: route.and_then(Snapshot::first_assistant),
         sip_call_id: Some(invite.call_id.clone()),
-        verstat: None,
-        diversion: None,
+        verstat: identity.verstat.clone(),
+        diversion: diverted.and_then(|last| last.number.clone().filter(|_| !last.private)),
     })
 }
 

@@ -148,6 +148,7 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
 pub(super) fn trunks(config: &Config) -> anyhow::Result<Trunks> {
     if config.trunk.is_empty() && config.sip.listen.iter().all(|listen| listen.address.ip().is_loopback()) {
         let mut local = Trunk::new("local", profile(config, "generic")?);
+        local.srtp = super::carriers::default_srtp(config.media.srtp);
         local.allow = ["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect();
         return Ok(Trunks::new([local]));
     }
@@ -164,6 +165,8 @@ fn trunk(config: &Config, section: &config::Trunk) -> anyhow::Result<Trunk> {
     }
     let mut trunk = Trunk::new(&section.name, profile);
     trunk.allow = section.allow.iter().map(|network| network.0).collect();
+    trunk.media_networks = section.media_networks.iter().map(|network| network.0).collect();
+    trunk.srtp = super::carriers::srtp(section, trunk.srtp, config.media.srtp);
     trunk.username.clone_from(&section.username);
     trunk.password.clone_from(&section.password);
     trunk.inbound_auth = section.inbound_auth == InboundAuth::Digest;

@@ -61,6 +61,8 @@ pub struct EndpointConfig {
     pub tls: Option<TlsFiles>,
     /// Whose certificates are believed when we connect by TLS.
     pub tls_roots: TlsRoots,
+    /// A `tls://` listener without a certificate is no error: connections are only made, as a phone does, none taken.
+    pub tls_without_certificate: bool,
     /// Sees every message of sources we listen to.
     pub tap: Option<Arc<dyn Tap>>,
     /// How often a stream that a call depends on, and that we opened, is kept alive (RFC 5626 section 4.4.1), and a
@@ -81,6 +83,7 @@ impl EndpointConfig {
             message_timeout: Duration::from_secs(10),
             tls: None,
             tls_roots: TlsRoots::default(),
+            tls_without_certificate: false,
             tap: None,
             keep_alive: Duration::from_secs(25),
         }
@@ -243,7 +246,7 @@ impl Endpoint {
         let (fresh, from_fresh) = mpsc::channel(FRESH_QUEUE);
         let wire = ToEndpoint { first, fresh, tapped: config.tap.is_some() };
         let hosts = HostNames::default();
-        let connector = Connector::new(&config.tls_roots, hosts.clone())?;
+        let shown = config.tls.as_ref().is_some_and(|files| files.to_servers);
         let certificates = match config.tls {
             Some(files) => {
                 let (certificates, renewal) = Certificates::load(files, stop.clone())?;
@@ -252,6 +255,8 @@ impl Endpoint {
             }
             None => None,
         };
+        let own = certificates.clone().filter(|_| shown);
+        let connector = Connector::new(&config.tls_roots, hosts.clone(), own)?;
         let mut sockets = Sockets::default();
         let mut listeners = Vec::new();
         for listener in &config.listen {
@@ -270,6 +275,17 @@ impl Endpoint {
                         stop.clone(),
                     ));
                     sockets.udp.push((bound, socket));
+                    bound
+                }
+                Transport::Tls if certificates.is_none() && config.tls_without_certificate => {
+                    // Nobody is let in: the port only gives our address over TLS a name.
+                    let held = tcp::bind(listener.address).map_err(error)?;
+                    let bound = held.local_addr().map_err(error)?;
+                    let stopped = stop.clone();
+                    tasks.spawn(async move {
+                        stopped.cancelled().await;
+                        drop(held);
+                    });
                     bound
                 }
                 Transport::Tls | Transport::Wss if certificates.is_none() => {

@@ -17,7 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::endpoint::{Endpoint, EndpointConfig, EndpointHandle, StartError};
 use super::endpoint_tests::{SDP, address, config, next, next_of_leg, options};
 use super::message::Transport;
-use super::tls::{Connector, HostNames, TlsFiles, TlsRoots};
+use super::tls::{Connector, HostNames, TlsClients, TlsFiles, TlsRoots};
 use super::ua::{LegCommand, LegEvent, OutgoingInvite, UaEvent};
 use super::uri::Uri;
 use crate::id::LegId;
@@ -104,9 +104,53 @@ async fn an_authority_we_do_not_know_is_not_believed() {
 async fn proves(at: SocketAddr, name: &str) -> bool {
     let names = HostNames::default();
     let number = names.number(name);
-    let connector = Connector::new(&roots(), names).expect("an authority");
+    let connector = Connector::new(&roots(), names, None).expect("an authority");
     let stream = TcpStream::connect(at).await.expect("it listens");
     connector.connect(stream, number, at).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_sip_uri_in_the_certificate_proves_a_domain() {
+    let (endpoint, _events) = start(secure("tls://127.0.0.1:0", "domain")).await;
+    let at = address(&endpoint, Transport::Tls);
+    assert!(proves(at, NAME).await, "RFC 5922 section 7.1");
+    assert!(!proves(at, "person.example.test").await, "a URI with a user is no domain");
+    assert!(!proves(at, "other.example.test").await);
+}
+
+/// An endpoint whose callers must show a certificate, and whether one that shows `own` is heard.
+async fn heard_by(clients: TlsClients, own: bool) -> bool {
+    let asking = TlsFiles { clients, ..files("named") };
+    let asking = EndpointConfig { tls: Some(asking), ..secure("tls://127.0.0.1:0", "named") };
+    let (callee, _events) = start(asking).await;
+    let showing = TlsFiles { to_servers: own, ..files("named") };
+    let showing = EndpointConfig { tls: Some(showing), ..secure("tls://127.0.0.1:0", "named") };
+    let (caller, _events) = start(showing).await;
+    let pong = caller.ping(Transport::Tls, address(&callee, Transport::Tls)).await.expect("it runs");
+    pong.status.is_some_and(|status| status.is_success())
+}
+
+#[tokio::test]
+async fn callers_show_a_certificate_where_it_is_asked_for() {
+    let ca = || fixture("ca.pem").into();
+    assert!(heard_by(TlsClients::Any, false).await);
+    assert!(heard_by(TlsClients::Optional(ca()), false).await);
+    assert!(heard_by(TlsClients::Required(ca()), true).await);
+    assert!(!heard_by(TlsClients::Required(ca()), false).await, "none was shown");
+    // A self-made authority that did not sign ours.
+    let stranger = TlsClients::Required(fixture("stranger.pem").into());
+    assert!(!heard_by(stranger, true).await, "it is of another authority");
+}
+
+#[tokio::test]
+async fn a_phone_makes_tls_connections_without_a_certificate() {
+    let (callee, mut callee_events) = start(secure("tls://127.0.0.1:0", "named")).await;
+    let bare =
+        EndpointConfig { tls: None, tls_without_certificate: true, ..secure("tls://127.0.0.1:0", "named") };
+    let (caller, _caller_events) = start(bare).await;
+    call(&caller, &callee);
+    let UaEvent::Invite(invited) = next(&mut callee_events).await else { panic!("not an INVITE") };
+    assert_eq!(invited.transport, Transport::Tls);
 }
 
 #[tokio::test]

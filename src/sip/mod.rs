@@ -28,6 +28,7 @@ pub use uri::{Host, Scheme, Uri};
 
 pub mod carrier;
 pub mod cause;
+pub mod certificate;
 mod connections;
 mod deadlines;
 pub mod dialog;

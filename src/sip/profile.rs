@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use super::message::Transport;
 use super::trunk::{ReferPolicy, SrtpPolicy};
 
 /// The habits of one kind of peer. The field docs are the reference of the file format.
@@ -62,6 +63,11 @@ pub struct Profile {
     pub pass_headers: Vec<String>,
     /// Whether a call that is carried on says in `Diversion` (RFC 5806) which number it came for.
     pub send_diversion: bool,
+    /// Whether numbers such as 112 are dialled: extensions of a PBX, but a danger on a carrier's trunk.
+    pub emergency_calls: bool,
+    /// What the peer is reached over when nobody says: `any`, `udp`, `tcp` or `tls`.
+    #[serde(deserialize_with = "transport")]
+    pub transport: Option<Transport>,
     /// Statuses after which an outgoing call tries the next target, as `"408"` or `"5xx"`.
     #[serde(deserialize_with = "statuses")]
     pub failover_statuses: Vec<u16>,
@@ -289,6 +295,8 @@ impl Default for Profile {
             verstat: Verstat::default(),
             pass_headers: vec!["X-*".into(), "User-to-User".into()],
             send_diversion: false,
+            emergency_calls: false,
+            transport: None,
             failover_statuses: failover_default(),
             session_expires_s: 0,
             reliable_outbound: false,
@@ -315,6 +323,16 @@ fn srtp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SrtpPolicy, D::Err
         ("optional", SrtpPolicy::Optional),
         ("required", SrtpPolicy::Required),
         ("opportunistic", SrtpPolicy::Opportunistic),
+    ];
+    one_of(deserializer, &known)
+}
+
+fn transport<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Transport>, D::Error> {
+    let known = [
+        ("any", None),
+        ("udp", Some(Transport::Udp)),
+        ("tcp", Some(Transport::Tcp)),
+        ("tls", Some(Transport::Tls)),
     ];
     one_of(deserializer, &known)
 }

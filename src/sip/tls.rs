@@ -1,7 +1,7 @@
 //! TLS for SIP: certificates, their reload, and whom we believe (RFC 5922).
 //!
-//! A peer proves the name it was asked for by a subject alternative name of its certificate; the common name counts
-//! for nothing. A wildcard counts as on the web: RFC 5922 section 7.2 would refuse it, but carriers use them.
+//! A peer proves the name it was asked for by a subject alternative name of its certificate, a DNS name or a `sip:` URI
+//! of the domain; the common name counts for nothing. A wildcard counts as on the web: RFC 5922 section 7.2 would refuse it, but carriers use them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,16 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
+use super::certificate::Facts;
 use super::transport::HostId;
 
 /// Certificate and key of `tls://` and `wss://` listeners, PEM.
@@ -29,6 +35,10 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Private key of the leaf.
     pub private_key: PathBuf,
+    /// Who connects to us shows a certificate, too.
+    pub clients: TlsClients,
+    /// Peers we connect to are shown this certificate when they ask for one.
+    pub to_servers: bool,
     /// How often the files are looked at; new ones hold for the connections that come after. 10 s by default.
     pub reload_every: Duration,
 }
@@ -37,8 +47,26 @@ impl TlsFiles {
     /// These files, looked at every 10 s.
     pub fn new(certificate: impl Into<PathBuf>, private_key: impl Into<PathBuf>) -> Self {
         let reload_every = Duration::from_secs(10);
-        Self { certificate: certificate.into(), private_key: private_key.into(), reload_every }
+        Self {
+            certificate: certificate.into(),
+            private_key: private_key.into(),
+            clients: TlsClients::Any,
+            to_servers: false,
+            reload_every,
+        }
     }
+}
+
+/// What a peer that connects to a `tls://` or `wss://` listener proves itself with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TlsClients {
+    /// Nothing.
+    #[default]
+    Any,
+    /// A certificate of the authorities in this PEM file, if it shows one; a wrong one ends the handshake.
+    Optional(PathBuf),
+    /// A certificate of the authorities in this PEM file.
+    Required(PathBuf),
 }
 
 /// Whose certificates we believe when we connect.
@@ -82,7 +110,16 @@ pub enum TlsError {
 
 /// What listeners prove themselves with. Cheap to clone; a clone sees later files too.
 #[derive(Debug, Clone)]
-pub(super) struct Certificates(watch::Receiver<Arc<ServerConfig>>);
+pub(super) struct Certificates(watch::Receiver<Arc<Proof>>);
+
+/// One state of the files.
+#[derive(Debug)]
+struct Proof {
+    /// For peers that connect to us.
+    server: Arc<ServerConfig>,
+    /// For peers that we connect to and that ask.
+    key: Arc<CertifiedKey>,
+}
 
 impl Certificates {
     /// Reads the files, and returns what keeps reading them until it is cancelled.
@@ -94,13 +131,26 @@ impl Certificates {
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TlsError> {
         let seen = Stamp::of(&files);
-        let (sender, receiver) = watch::channel(server_config(&files)?);
+        let (sender, receiver) = watch::channel(proof(&files)?);
         Ok((Self(receiver), keep_fresh(files, seen, sender, stop)))
     }
 
     /// For the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.0.borrow()))
+        TlsAcceptor::from(Arc::clone(&self.0.borrow().server))
+    }
+}
+
+/// Shows the certificate that is the newest at the time.
+impl ResolvesClientCert for Certificates {
+    fn resolve(&self, _authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let key = Arc::clone(&self.0.borrow().key);
+        // A key that cannot sign as the peer wants would end the handshake; none may not.
+        key.key.choose_scheme(schemes).is_some().then_some(key)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -109,7 +159,7 @@ impl Certificates {
 async fn keep_fresh(
     files: TlsFiles,
     mut seen: Stamp,
-    current: watch::Sender<Arc<ServerConfig>>,
+    current: watch::Sender<Arc<Proof>>,
     stop: CancellationToken,
 ) {
     loop {
@@ -122,7 +172,7 @@ async fn keep_fresh(
             continue;
         }
         seen = stamp;
-        let outcome = match server_config(&files) {
+        let outcome = match proof(&files) {
             Ok(config) => {
                 tracing::info!(certificate = %files.certificate.display(), "SIP has a new TLS certificate");
                 current.send_replace(config);
@@ -140,7 +190,7 @@ async fn keep_fresh(
 
 /// When the files were written, and how long they are.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp([Option<(SystemTime, u64)>; 2]);
+struct Stamp([Option<(SystemTime, u64)>; 3]);
 
 impl Stamp {
     fn of(files: &TlsFiles) -> Self {
@@ -148,22 +198,106 @@ impl Stamp {
             let found = std::fs::metadata(path).ok()?;
             Some((found.modified().ok()?, found.len()))
         };
-        Self([look(&files.certificate), look(&files.private_key)])
+        let clients = match &files.clients {
+            TlsClients::Any => None,
+            TlsClients::Optional(roots) | TlsClients::Required(roots) => look(roots),
+        };
+        Self([look(&files.certificate), look(&files.private_key), clients])
     }
 }
 
-fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn proof(files: &TlsFiles) -> Result<Arc<Proof>, TlsError> {
     let refused = |source| TlsError::Refused { path: files.certificate.clone(), source };
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.private_key)?)
-        .map_err(|_| TlsError::Empty { path: files.private_key.clone(), what: "private key" })?;
-    let config = ServerConfig::builder_with_provider(crypto())
+    let key = Arc::new(certified(&files.certificate, &files.private_key)?);
+    let builder = ServerConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
-        .map_err(refused)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
         .map_err(refused)?;
-    Ok(Arc::new(config))
+    let builder = match &files.clients {
+        TlsClients::Any => builder.with_no_client_auth(),
+        TlsClients::Required(roots) => builder.with_client_cert_verifier(clients(roots, false)?),
+        TlsClients::Optional(roots) => builder.with_client_cert_verifier(clients(roots, true)?),
+    };
+    let server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&key))));
+    Ok(Arc::new(Proof { server: Arc::new(server), key }))
+}
+
+fn clients(roots: &Path, anonymous: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let store = Arc::new(authorities(roots)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(store, crypto());
+    let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
+    let path = roots.to_owned();
+    builder
+        .build()
+        .map_err(|error| TlsError::Refused { path, source: rustls::Error::General(error.to_string()) })
+}
+
+/// A chain and the key of its leaf, which must fit together.
+fn certified(certificate: &Path, private_key: &Path) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(private_key)?)
+        .map_err(|_| TlsError::Empty { path: private_key.to_owned(), what: "private key" })?;
+    CertifiedKey::from_der(chain, key, &crypto())
+        .map_err(|source| TlsError::Refused { path: certificate.to_owned(), source })
+}
+
+/// What the certificate of these files says, when it and its key can be used.
+///
+/// # Errors
+/// When they cannot.
+pub fn examine(certificate: &Path, private_key: &Path) -> Result<Facts, TlsError> {
+    let key = certified(certificate, private_key)?;
+    let facts = key.cert.first().and_then(|leaf| Facts::read(leaf));
+    facts
+        .ok_or_else(|| TlsError::Empty { path: certificate.to_owned(), what: "certificate that can be read" })
+}
+
+/// Believes a server that proves its name on the web's terms, or by a `sip:` URI of its domain.
+#[derive(Debug)]
+struct SipServers(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for SipServers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        // The name is looked at last: the chain was good.
+        let wrong_name = matches!(
+            verdict,
+            Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }))
+        );
+        let ServerName::DnsName(name) = server_name else { return verdict };
+        let name = name.as_ref().to_ascii_lowercase();
+        let of_domain = || Facts::read(end_entity).is_some_and(|facts| facts.sip_domains.contains(&name));
+        if wrong_name && of_domain() { Ok(ServerCertVerified::assertion()) } else { verdict }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// Makes connections to peers that prove their names.
@@ -176,16 +310,28 @@ pub(super) struct Connector {
 impl Connector {
     /// # Errors
     /// When the file of authorities cannot be used.
-    pub(super) fn new(roots: &TlsRoots, names: HostNames) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        roots: &TlsRoots,
+        names: HostNames,
+        own: Option<Certificates>,
+    ) -> Result<Self, TlsError> {
         let (store, path) = match roots {
             TlsRoots::WebPki => (webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(), PathBuf::new()),
             TlsRoots::File(path) => (authorities(path)?, path.clone()),
         };
-        let config = ClientConfig::builder_with_provider(crypto())
+        let refused = |source| TlsError::Refused { path: path.clone(), source };
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), crypto())
+            .build()
+            .map_err(|error| refused(rustls::Error::General(error.to_string())))?;
+        let builder = ClientConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
-            .map_err(|source| TlsError::Refused { path, source })?
-            .with_root_certificates(store)
-            .with_no_client_auth();
+            .map_err(refused)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(SipServers(verifier)));
+        let config = match own {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(own)),
+            None => builder.with_no_client_auth(),
+        };
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), names })
     }
 

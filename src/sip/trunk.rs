@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::identity::{CallerPolicy, HeaderPolicy, NumberPolicy};
 use super::message::Transport;
-use super::profile::{DtmfMethod, Profile};
+use super::profile::{CallerHeader, DtmfMethod, Profile};
 use super::uri::Uri;
 
 /// A connection to a carrier or PBX, as signalling needs it.
@@ -49,6 +49,10 @@ pub struct Trunk {
     pub from: CallerPolicy,
     /// Headers put into, and taken from, INVITEs.
     pub headers: HeaderPolicy,
+    /// Headers besides From that tell the peer the caller's number.
+    pub caller_headers: Vec<CallerHeader>,
+    /// Whether a call that is carried on says in `Diversion` which number it came for.
+    pub send_diversion: bool,
     /// How numbers are written and which may be dialled.
     pub numbers: NumberPolicy,
     /// Encryption of media.
@@ -206,6 +210,12 @@ impl Peer {
         Self { host, port: None, transport: None, priority: 0, weight: 0 }
     }
 
+    /// The same over this transport, where none is written.
+    #[must_use]
+    pub fn over(self, usual: Option<Transport>) -> Self {
+        Self { transport: self.transport.or(usual), ..self }
+    }
+
     /// The host without brackets, as it stands in a URI's host part or a certificate.
     pub fn host_text(&self) -> String {
         match &self.host {
@@ -312,6 +322,8 @@ impl Trunk {
         let failover_statuses = profile.failover_statuses.clone();
         let session_expires = Some(profile.session_expires_s).filter(|s| *s > 0).map(Duration::from_secs);
         let reliable_out = profile.reliable_outbound;
+        let (caller_headers, send_diversion) = (profile.caller_header.clone(), profile.send_diversion);
+        let emergency = profile.emergency_calls;
         Self {
             name: name.into(),
             profile,
@@ -329,7 +341,9 @@ impl Trunk {
             health,
             from: CallerPolicy::default(),
             headers: HeaderPolicy::default(),
-            numbers: NumberPolicy::default(),
+            caller_headers,
+            send_diversion,
+            numbers: NumberPolicy { emergency, ..NumberPolicy::default() },
             srtp,
             refer,
             redirects: RedirectPolicy::default(),
@@ -340,6 +354,24 @@ impl Trunk {
             domain: None,
             dtmf,
             reinvite: Across::default(),
+        }
+    }
+
+    /// Host and port of a Request-URI to a target that was found under `name` at `address`: the trunk's domain, or
+    /// the name with its written port, or the address. Behind an outbound proxy the target is not the proxy.
+    pub fn host_at(&self, name: &str, address: std::net::SocketAddr) -> (String, Option<u16>) {
+        if let Some(domain) = &self.domain {
+            return (domain.clone(), None);
+        }
+        let written = |peer: &&Peer| self.outbound_proxy.is_some() || peer.host_text() == name;
+        match self.peers.iter().find(written) {
+            Some(peer) if peer.host_text().parse::<IpAddr>().is_err() => (peer.host_text(), peer.port),
+            Some(peer) if self.outbound_proxy.is_some() => (peer.host_text(), peer.port),
+            None if name.parse::<IpAddr>().is_err() => match self.registrations.first() {
+                Some(registration) => (registration.domain.clone(), None),
+                None => (name.to_owned(), None),
+            },
+            Some(_) | None => (address.ip().to_canonical().to_string(), Some(address.port())),
         }
     }
 

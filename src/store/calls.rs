@@ -14,7 +14,7 @@ macro_rules! call_columns {
     () => {
         "SELECT id, node, organization, direction, from_number, to_number, trunk, assistant, provider, \
          sip_call_id, phase, floor, codec, created_at, answered_at, ended_at, disposition, ended_by, \
-         sip_status, reason, duration_ms, billable_ms, last_seq, quality, recording FROM calls"
+         sip_status, reason, duration_ms, billable_ms, last_seq, quality, recording, verstat, diversion FROM calls"
     };
 }
 const LIST: &str = concat!(call_columns!(), " WHERE 1 = 1");
@@ -76,6 +76,10 @@ pub struct CallRecord {
     pub quality: Option<Quality>,
     /// Recording, as a file name within the data directory.
     pub recording: Option<String>,
+    /// What the carrier says the caller's number is worth (STIR), such as `TN-Validation-Passed-A`.
+    pub verstat: Option<String>,
+    /// The number the call was diverted from, the latest.
+    pub diversion: Option<String>,
 }
 
 /// Which calls are wanted. What is `None` does not matter.
@@ -243,6 +247,8 @@ row! {
         last_seq: i64,
         quality: Option<String>,
         recording: Option<String>,
+        verstat: Option<String>,
+        diversion: Option<String>,
     }
 }
 
@@ -274,6 +280,8 @@ impl CallRow {
             last_seq: unsigned(self.last_seq),
             quality: self.quality.map(|text| json("calls", &text)).transpose()?,
             recording: self.recording,
+            verstat: self.verstat,
+            diversion: self.diversion,
         })
     }
 }

@@ -23,6 +23,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0003_idempotency.sql"),
         include_str!("../../migrations/postgres/0003_idempotency.sql"),
     ),
+    (
+        5,
+        "caller verdict",
+        include_str!("../../migrations/sqlite/0005_caller_verdict.sql"),
+        include_str!("../../migrations/postgres/0005_caller_verdict.sql"),
+    ),
 ];
 
 const ADD_META: &str = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";

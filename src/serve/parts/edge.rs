@@ -1,9 +1,9 @@
 //! The edge towards the network: transports, certificates, addresses, and how much one source may ask.
 
-use crate::config::{self, Config, SipTransport};
+use crate::config::{self, ClientCertificates, Config, SipTransport};
 use crate::sip::flood::FloodPolicy;
 use crate::sip::message::Transport;
-use crate::sip::tls::{TlsFiles, TlsRoots};
+use crate::sip::tls::{TlsClients, TlsFiles, TlsRoots};
 use crate::sip::ua::Advertised;
 
 pub(super) fn transport(written: SipTransport) -> Transport {
@@ -18,7 +18,15 @@ pub(super) fn transport(written: SipTransport) -> Transport {
 
 pub(super) fn tls_files(section: &config::SipTls) -> TlsFiles {
     let files = TlsFiles::new(&section.certificate, &section.private_key);
-    TlsFiles { reload_every: section.reload, ..files }
+    let roots = section.client_roots.clone();
+    let clients = match (section.client_certificates, roots) {
+        (ClientCertificates::Optional, Some(roots)) => TlsClients::Optional(roots),
+        (ClientCertificates::Required, Some(roots)) => TlsClients::Required(roots),
+        // The check of the configuration refuses the one without the other.
+        (ClientCertificates::Off, _) | (_, None) => TlsClients::Any,
+    };
+    let to_servers = section.show_to_servers;
+    TlsFiles { reload_every: section.reload, clients, to_servers, ..files }
 }
 
 pub(super) fn tls_roots(config: &Config) -> TlsRoots {

@@ -79,6 +79,8 @@ struct Line {
 struct Board {
     health: Health,
     registrations: Vec<Registration>,
+    /// Where the names led the last time.
+    found: Vec<Candidate>,
     /// Why a name leads nowhere.
     lost: Option<String>,
     state: TrunkState,
@@ -299,6 +301,7 @@ impl Line {
         let board = Board {
             health: Health::new(trunk.health.clone()),
             registrations: registrations.collect(),
+            found: Vec::new(),
             lost: None,
             state: TrunkState::Unknown,
             since: UnixMs::now(),
@@ -350,6 +353,7 @@ impl Line {
             self.nudge.notify_one();
         }
         board.lost.clone_from(&problem);
+        board.found.clone_from(&found);
         (found, problem)
     }
 

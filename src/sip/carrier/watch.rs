@@ -175,16 +175,14 @@ async fn resolve(line: &Line, shared: &Shared) -> Duration {
 
 /// Sends OPTIONS. A status of the peer's own is an answer; one that was made up is none.
 pub(super) async fn ping(line: &Line, shared: &Shared, spot: Spot) -> Result<(u16, Duration), String> {
-    let name = {
-        let names = line.peers();
-        names.first().map(|peer| peer.host_text()).unwrap_or_else(|| spot.1.ip().to_string())
-    };
     let (transport, address) = spot;
-    let candidate = Candidate { transport, address, name: name.into(), expires: None };
+    // Each target has to prove the name that led to it.
+    let known = line.board().found.iter().find(|one| super::spot(one) == spot).cloned();
+    let unknown = || Candidate { transport, address, name: address.ip().to_string().into(), expires: None };
+    let candidate = known.unwrap_or_else(unknown);
     let target = shared.target(&candidate)?;
     let trunk = &line.trunk;
-    let host = trunk.domain.clone().unwrap_or_else(|| address.ip().to_string());
-    let port = trunk.domain.is_none().then_some(address.port());
+    let (host, port) = trunk.host_at(&candidate.name, address);
     let uri = Uri::sip("", &host, port).map_err(|error| error.to_string())?;
     let from = match &trunk.domain {
         Some(domain) => Uri::sip(trunk.username.as_deref().unwrap_or("tandem"), domain, None),
@@ -192,6 +190,7 @@ pub(super) async fn ping(line: &Line, shared: &Shared, spot: Spot) -> Result<(u1
     };
     let mut request = out_request(Method::Options, target, uri.clone(), uri);
     request.from = from.map_err(|error| error.to_string())?;
+    request.route.extend(trunk.outbound_proxy.clone());
     request.credentials = credentials(trunk);
     request.contact = Some(ContactSpec::default());
     let answer = timeout(PING_LIMIT, shared.endpoint.request(request)).await;

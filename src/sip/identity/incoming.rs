@@ -31,7 +31,7 @@ pub fn incoming(request: &Request, trunk: &Trunk) -> IncomingIdentity {
         verstat: verstat(headers, profile),
         diversions,
         identity: headers.rows(HeaderName::Identity).take(IDENTITY_MAX).map(HeaderValue::cleaned).collect(),
-        passed: passing::passed(headers, pass_list(trunk)),
+        passed: passing::passed(headers, pass_list(trunk), &trunk.headers.rename),
         privacy: asks_for_privacy(headers),
     }
 }

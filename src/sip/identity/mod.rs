@@ -22,7 +22,7 @@ pub use diversion::Diverted;
 pub use incoming::incoming;
 pub use numbers::{NumberError, NumberPolicy, e164, write};
 pub use outgoing::outgoing;
-pub use passing::HeaderPolicy;
+pub use passing::{HeaderPolicy, may_be_set};
 
 /// Who calls whom, as an INVITE of a trunk says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,7 +14,9 @@ pub struct NumberPolicy {
     pub national: String,
     /// How numbers are written to the trunk. Absent: as the profile says.
     pub format: Option<NumberFormat>,
-    /// What may not be dialled: with `+` the beginning of an E.164 number, without it a whole short number.
+    /// Dials emergency numbers.
+    pub emergency: bool,
+    /// What may not be dialled, besides premium-rate numbers and (see `emergency`) emergency numbers: with `+` the beginning of an E.164 number, without it a whole short number.
     pub blocked: Vec<String>,
     /// What alone may be dialled, written as in `blocked`. Empty: everything.
     pub allowed: Vec<String>,
@@ -28,6 +30,17 @@ pub enum NumberError {
         "the number cannot be written in E.164; dial it as +<country><number>, or set the trunk's `country`"
     )]
     NotANumber,
+    /// An emergency number on a trunk that dials none.
+    #[error(
+        "{0} is an emergency number, and this trunk dials none; if it is an extension there, set the trunk's \
+         `emergency_calls = true`"
+    )]
+    Emergency(&'static str),
+    /// Costs the caller more than calls do.
+    #[error(
+        "numbers that begin with {0} are premium rate and blocked; name one in the trunk's `allowed_prefixes` to dial it"
+    )]
+    Premium(&'static str),
     /// The number is blocked on the trunk.
     #[error("the number is blocked on this trunk; see its `blocked_prefixes`")]
     Blocked,
@@ -47,7 +60,7 @@ impl NumberError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotANumber => StatusCode::ADDRESS_INCOMPLETE,
-            Self::Blocked | Self::NotAllowed => StatusCode::FORBIDDEN,
+            Self::Emergency(_) | Self::Premium(_) | Self::Blocked | Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoHost | Self::Header(_) => StatusCode::SERVER_INTERNAL_ERROR,
         }
     }
@@ -60,7 +73,8 @@ impl Default for NumberPolicy {
             international: "00".to_owned(),
             national: String::new(),
             format: None,
-            blocked: BLOCKED.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            emergency: false,
+            blocked: Vec::new(),
             allowed: Vec::new(),
         }
     }
@@ -89,6 +103,18 @@ impl NumberPolicy {
         };
         if named(&self.blocked) {
             return Err(NumberError::Blocked);
+        }
+        // Whoever allows exactly this knows what it is.
+        let wished = |rule: &str| self.allowed.iter().any(|allowed| allowed.starts_with(rule));
+        if let Some(number) = EMERGENCY.iter().find(|number| **number == dialled)
+            && !self.emergency
+            && !self.allowed.iter().any(|allowed| allowed == dialled)
+        {
+            return Err(NumberError::Emergency(number));
+        }
+        let costs = |rule: &&&str| number.is_some_and(|number| number.starts_with(**rule)) && !wished(rule);
+        if let Some(rule) = PREMIUM.iter().find(costs) {
+            return Err(NumberError::Premium(rule));
         }
         if !self.allowed.is_empty() && !named(&self.allowed) {
             return Err(NumberError::NotAllowed);
@@ -169,9 +195,12 @@ pub(super) fn is_user(text: &str) -> bool {
     !text.is_empty() && text.len() <= USER_OCTETS_MAX && text.chars().all(fits)
 }
 
-/// Emergency numbers, and ranges whose calls cost the caller more than calls do: premium rate of North America,
-/// Britain, and the international one. Shorter rules without `+` are compared as a whole, since +911 is India.
-const BLOCKED: &[&str] = &["000", "110", "112", "118", "119", "911", "933", "999", "+1900", "+449", "+979"];
+/// Emergency numbers of many countries. Compared as a whole, since +911 is India.
+const EMERGENCY: &[&str] =
+    &["000", "110", "111", "112", "113", "115", "117", "118", "119", "122", "911", "933", "995", "999"];
+/// Ranges whose calls cost the caller more than calls do: premium rate of North America and Britain, and the
+/// international one.
+const PREMIUM: &[&str] = &["+1900", "+449", "+979"];
 /// Niue has 7 digits with its country code.
 const E164_DIGITS_MIN: usize = 7;
 /// ITU-T E.164 section 6.

@@ -45,7 +45,7 @@ pub fn outgoing(
     })
 }
 
-/// Where the Request-URI points: the trunk's domain, or else its first peer with its port.
+/// Where the Request-URI points: the trunk's domain, or else its first peer with its port, or else where it registers.
 struct FarEnd {
     host: String,
     port: Option<u16>,
@@ -56,8 +56,12 @@ impl FarEnd {
         if let Some(domain) = &trunk.domain {
             return Ok(Self { host: domain.clone(), port: None });
         }
-        let peer = trunk.peers.first().ok_or(NumberError::NoHost)?;
-        Ok(Self { host: peer.host_text(), port: peer.port })
+        if let Some(peer) = trunk.peers.first() {
+            return Ok(Self { host: peer.host_text(), port: peer.port });
+        }
+        // Who takes our registrations takes our calls.
+        let registration = trunk.registrations.first().ok_or(NumberError::NoHost)?;
+        Ok(Self { host: registration.domain.clone(), port: None })
     }
 
     fn address(&self, user: &str) -> Result<Uri, NumberError> {
@@ -149,7 +153,7 @@ impl Caller {
             if let Some(name) = &self.name {
                 address = address.with_display_name(name);
             }
-            for header in &trunk.profile.caller_header {
+            for header in &trunk.caller_headers {
                 headers.push(match header {
                     CallerHeader::PAssertedIdentity => row("P-Asserted-Identity", &address.to_value()),
                     CallerHeader::RemotePartyId => {
@@ -176,7 +180,7 @@ fn diversion(
     plan: &NumberPolicy,
     host: &str,
 ) -> Result<Vec<(String, String)>, NumberError> {
-    let Some(inbound) = call.from_inbound.filter(|_| trunk.profile.send_diversion && caller.carried) else {
+    let Some(inbound) = call.from_inbound.filter(|_| trunk.send_diversion && caller.carried) else {
         return Ok(Vec::new());
     };
     let ours = Diverted {

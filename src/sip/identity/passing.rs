@@ -7,16 +7,24 @@ use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 pub struct HeaderPolicy {
     /// Put into every INVITE to the trunk.
     pub add: Vec<(String, String)>,
+    /// Names that headers which come in go on under: theirs and ours.
+    pub rename: Vec<(String, String)>,
     /// What may be carried to and from the other leg, `*` at the end for every ending. Absent: the profile's.
     pub pass: Option<Vec<String>>,
 }
 
 /// The headers of a message that these patterns let pass: at most 32, those above 1024 octets left out.
-pub(super) fn passed(headers: &Headers, patterns: &[String]) -> Vec<(String, String)> {
-    let rows = headers.iter().filter(|(name, _)| may_pass(name, patterns));
+pub(super) fn passed(
+    headers: &Headers,
+    patterns: &[String],
+    rename: &[(String, String)],
+) -> Vec<(String, String)> {
+    let named = |name: &str| rename.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name));
+    let rows = headers.iter().filter(|(name, _)| may_pass(name, patterns) || named(name).is_some());
     let short = rows.filter(|(_, value)| value.len() <= VALUE_OCTETS_MAX);
     let text = |value: &[u8]| HeaderValue::new(value).ok().map(|value| value.to_text().into_owned());
-    short.filter_map(|(name, value)| Some((name.to_owned(), text(value)?))).take(ROWS_MAX).collect()
+    let ours = |name: &str| named(name).map_or(name, |(_, ours)| ours).to_owned();
+    short.filter_map(|(name, value)| Some((ours(name), text(value)?))).take(ROWS_MAX).collect()
 }
 
 /// Whether a header of this name is covered by the patterns and is none that signalling itself needs.
@@ -25,7 +33,7 @@ pub(super) fn may_pass(name: &str, patterns: &[String]) -> bool {
 }
 
 /// Whether somebody may ask for this header: a token that we do not write ourselves, and a value of one line.
-pub(super) fn may_be_set(name: &str, value: &str) -> bool {
+pub fn may_be_set(name: &str, value: &str) -> bool {
     let token = !name.is_empty()
         && name.len() <= NAME_OCTETS_MAX
         && crate::sip::header::token(name.as_bytes()).is_some();

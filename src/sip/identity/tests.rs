@@ -371,14 +371,45 @@ fn emergency_and_premium_numbers_are_blocked_unless_allowed() {
     let mut trunk = trunk("generic");
     trunk.numbers.country = Some("1".into());
     let verdict = |trunk: &Trunk, called: &str| outgoing(&call(called, "+15550122"), trunk, local()).err();
-    for called in ["911", "112", "+19005550100", "9005550100", "+97912345678"] {
-        assert_eq!(verdict(&trunk, called), Some(NumberError::Blocked), "{called}");
+    for (called, number) in [("911", "911"), ("112", "112")] {
+        assert_eq!(verdict(&trunk, called), Some(NumberError::Emergency(number)), "{called}");
     }
+    for (called, rule) in [("+19005550100", "+1900"), ("9005550100", "+1900"), ("+97912345678", "+979")] {
+        assert_eq!(verdict(&trunk, called), Some(NumberError::Premium(rule)), "{called}");
+    }
+    assert_eq!(verdict(&self::trunk("asterisk"), "110"), None, "an extension of a PBX");
+    trunk.numbers.emergency = true;
+    assert_eq!(verdict(&trunk, "112"), None);
+    trunk.numbers.allowed = vec!["+1".into(), "+44".into()];
+    assert_eq!(verdict(&trunk, "+19005550100"), Some(NumberError::Premium("+1900")), "too wide a rule");
+    trunk.numbers.allowed = vec!["+1900555".into()];
+    assert_eq!(verdict(&trunk, "+19005550100"), None);
+    trunk.numbers.allowed.clear();
     assert_eq!(verdict(&trunk, "+911123456789"), None, "India is no emergency");
     trunk.numbers.allowed = vec!["+1555".into(), "200".into()];
     assert_eq!(verdict(&trunk, "+442079460000"), Some(NumberError::NotAllowed));
     assert_eq!((verdict(&trunk, "+15555550100"), verdict(&trunk, "200")), (None, None));
     assert_eq!(verdict(&self::trunk("twilio"), "100"), Some(NumberError::NotANumber));
+}
+
+#[test]
+fn a_trunks_own_headers_and_names_hold() {
+    let mut out = trunk("twilio");
+    out.headers.add = vec![("X-Account".into(), "acme".into())];
+    out.caller_headers = Vec::new();
+    out.send_diversion = false;
+    let inbound = carried();
+    let on = CallIdentity { caller: None, from_inbound: Some(&inbound), ..call("+15550133", "") };
+    let sent = outgoing(&on, &out, local()).expect("a call");
+    assert_eq!((row(&sent, "X-Account"), row(&sent, "X-Order")), (Some("acme"), Some("42")));
+    assert_eq!((row(&sent, "P-Asserted-Identity"), row(&sent, "Diversion")), (None, None));
+    let mut from = trunk("vonage");
+    from.headers.pass = Some(vec!["X-Order".into()]);
+    from.headers.rename = vec![("X-Twilio-CallSid".into(), "X-Carrier-Call".into())];
+    let rows = [FROM, ("X-Order", "42"), ("x-twilio-callsid", "CA1"), ("X-Other", "1")];
+    let read = incoming(&request("sip:15550111@h", &rows), &from);
+    let kept: Vec<_> = read.passed.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(kept, [("X-Order", "42"), ("X-Carrier-Call", "CA1")]);
 }
 
 #[test]

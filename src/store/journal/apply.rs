@@ -21,7 +21,7 @@ const INSERT_LINES: &str = "INSERT INTO transcript_lines \
      (line_id, call_id, seq, who, text, start_ms, end_ms, heard, heard_text) ";
 const INSERT_CALLS: &str = "INSERT INTO calls \
      (id, node, organization, direction, from_number, to_number, trunk, assistant, sip_call_id, \
-      created_at, last_seq, phase, floor) ";
+      created_at, last_seq, phase, floor, verstat, diversion) ";
 // The columns of `changes` are those of `update_calls`; both back ends name them so.
 const UPDATE_CALLS: &str = "UPDATE calls SET last_seq = changes.column2, \
      phase = COALESCE(changes.column3, phase), floor = COALESCE(changes.column4, floor), \
@@ -157,7 +157,9 @@ where
             .push_bind(event.at.get())
             .push_bind(signed(event.seq))
             .push_bind(Phase::Ringing.as_str().to_owned())
-            .push_bind(Floor::None.to_string());
+            .push_bind(Floor::None.to_string())
+            .push_bind(optional(&created.verstat))
+            .push_bind(optional(&created.diversion));
     });
     query.push(" ON CONFLICT (id) DO NOTHING");
     query
