@@ -9,6 +9,8 @@ mod barge_in;
 mod bridge;
 #[path = "call/dial.rs"]
 mod dial;
+#[path = "call/encryption.rs"]
+mod encryption;
 #[path = "call/faults.rs"]
 mod faults;
 #[path = "call/network.rs"]
@@ -23,6 +25,8 @@ mod silence;
 mod support;
 #[path = "call/tools.rs"]
 mod tools;
+#[path = "call/trunks.rs"]
+mod trunks;
 #[path = "call/waveform.rs"]
 mod waveform;
 

@@ -170,6 +170,11 @@ impl SipLeg {
         self.media.as_ref().map(|media| media.stream_ref().config().codec)
     }
 
+    /// Whether media is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.media.as_ref().is_some_and(|media| media.stream_ref().config().srtp.is_some())
+    }
+
     /// Sends 180, or with `early_media` 183 with SDP after which audio may be played.
     pub fn ring(&mut self, early_media: bool) {
         let status = if early_media { StatusCode::SESSION_PROGRESS } else { StatusCode::RINGING };

@@ -25,7 +25,7 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
     ),
     (
         5,
-        "caller verdict",
+        "caller_verdict",
         include_str!("../../migrations/sqlite/0005_caller_verdict.sql"),
         include_str!("../../migrations/postgres/0005_caller_verdict.sql"),
     ),

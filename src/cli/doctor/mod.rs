@@ -7,13 +7,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Context;
+use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::Style;
 use crate::config::{Config, Loaded};
+use crate::time::UnixMs;
 
 mod host;
 mod network;
 mod services;
+mod trunks;
 
 /// Find what is wrong with this installation, and the fix; exits with 7 when a check fails.
 #[derive(Debug, Args)]
@@ -67,7 +70,8 @@ impl Check {
 
 pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<(), Failure> {
     let loaded = context.load();
-    let checks = examine(&loaded, args.offline).await;
+    let client = context.client().ok();
+    let checks = examine(&loaded, client.as_ref(), args.offline).await;
     let failed = checks.iter().any(|check| check.status == Status::Fail);
     if context.output.json {
         context.output.document(&json!({ "ok": !failed, "checks": checks }))?;
@@ -77,7 +81,7 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<(), Failu
     if failed { Err(Failure::told(Exit::Problems)) } else { Ok(()) }
 }
 
-async fn examine(loaded: &Loaded, offline: bool) -> Vec<Check> {
+async fn examine(loaded: &Loaded, client: Option<&Client>, offline: bool) -> Vec<Check> {
     let config = &loaded.config;
     let running = tokio::net::UnixStream::connect(config.socket_path()).await.is_ok();
     let mut checks = configuration(loaded);
@@ -91,6 +95,8 @@ async fn examine(loaded: &Loaded, offline: bool) -> Vec<Check> {
     checks.push(host::disk(config));
     checks.push(services::store(config).await);
     checks.push(services::tls_roots());
+    checks.extend(trunks::certificate(config, UnixMs::now()));
+    checks.extend(trunks::trunks(config, client.filter(|_| running), offline).await);
     checks.extend(services::providers(config, offline).await);
     checks
 }

@@ -8,7 +8,7 @@ use crate::config::{Config, SipTransport};
 
 /// Whether each listener's port can be had.
 pub(super) async fn listeners(config: &Config, running: bool) -> Vec<Check> {
-    let sip = config.sip.listen.iter().filter(|listen| listen.transport != SipTransport::Tls);
+    let sip = config.sip.listen.iter();
     let sip = sip.map(|listen| (listen.to_string(), listen.transport == SipTransport::Udp, listen.address));
     let http = (format!("http://{}", config.http.listen), false, config.http.listen);
     sip.chain([http]).map(|(name, udp, address)| listener(&name, udp, address, running)).collect()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
-use super::{Act, Arrival, CallPlan, CallReport, OnCall, Phone};
+use super::{Act, Arrival, CallPlan, CallReport, OnCall, Phone, line};
 use crate::audio::Codec;
 use crate::call::worker::Surroundings;
 use crate::sip::endpoint::EndpointHandle;
@@ -70,8 +70,8 @@ impl Phone {
     /// # Errors
     /// When nothing could be sent.
     pub async fn register(&self, registration: &Registration) -> anyhow::Result<StatusCode> {
-        let target = self.endpoint.target(registration.transport, registration.registrar)?;
         let address = &registration.address;
+        let target = line::target(&self.endpoint, registration.transport, registration.registrar, address)?;
         let user = address.user().unwrap_or_default().to_owned();
         let domain = address.host().with_context(|| format!("`{address}` has no domain to register at"))?;
         let uri = Uri::parse(format!("sip:{domain}").as_bytes())

@@ -11,19 +11,21 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Act, AnswerPlan, CallPlan, CallReport, Phone, Registration};
+use super::{Act, AnswerPlan, CallPlan, CallReport, Phone, Registration, Secrecy};
 use crate::audio::wav::{self, Wav};
 use crate::audio::{BRIDGE_RATE, Codec, voice};
 use crate::routing::switchboard::codecs;
 use crate::sip::leg::HangUpCause;
 use crate::sip::message::Transport;
+use crate::sip::tls::{TlsFiles, TlsRoots};
+use crate::sip::trunk::SrtpPolicy;
 use crate::sip::ua::{Credentials, TransferNews};
 use crate::sip::uri::Uri;
 
 /// A phone that places calls, or with --answer takes them.
 #[derive(Debug, Clone, Args)]
 pub struct SimulatePhoneArgs {
-    /// Whom to call: `sip:USER@HOST[:PORT][;transport=tcp]`.
+    /// Whom to call: `sip:USER@HOST[:PORT][;transport=tcp|tls]`.
     #[arg(required_unless_present_any = ["answer", "register"])]
     target: Option<String>,
     /// Take calls instead, as many as --calls says, each within --limit.
@@ -35,7 +37,7 @@ pub struct SimulatePhoneArgs {
     /// With --answer: the SIP port; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Register this address of record first: `sip:USER@HOST[:PORT][;transport=tcp]`. It is taken back at the end.
+    /// Register this address of record first: `sip:USER@HOST[:PORT][;transport=tcp|tls]`. It is taken back at the end.
     #[arg(long, value_name = "URI")]
     register: Option<String>,
     /// Put the other side on hold for this long after speaking and pressing keys.
@@ -87,6 +89,23 @@ pub struct SimulatePhoneArgs {
     /// The phone's RTP ports.
     #[arg(long, value_name = "FIRST-LAST", default_value = "40000-49999")]
     rtp_ports: String,
+    /// Speak TLS: as if `;transport=tls` stood in the URI. The server must prove its host name or address.
+    #[arg(long)]
+    tls: bool,
+    /// Believe the authorities of this PEM file over TLS, and no others.
+    #[arg(long, value_name = "FILE")]
+    tls_roots: Option<PathBuf>,
+    /// The phone's own certificate, PEM: to take calls over TLS on the port after --port, and for servers that ask for
+    /// one.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The key of --tls-certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Encrypt media by SRTP with keys in the SDP: required (the default of the bare option), optional (when it is
+    /// offered), opportunistic (offered beside plain RTP).
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    srtp: Option<Srtp>,
     /// For a challenge; the password comes from the variable TANDEM_PHONE_PASSWORD.
     #[arg(long)]
     username: Option<String>,
@@ -106,11 +125,8 @@ pub async fn run(args: SimulatePhoneArgs, as_json: bool) -> anyhow::Result<ExitC
         (None, None) => bail!("--answer without --register needs the phone's own address: --local IP"),
     };
     let ports = port_range(&args.rtp_ports)?;
-    let phone = if args.answer {
-        Phone::start_answering(local, args.port, ports, 1).await?
-    } else {
-        Phone::start(local, ports, 1).await?
-    };
+    let answers_at = args.answer.then_some(args.port);
+    let phone = Phone::start_secretive(local, answers_at, ports, 1, secrecy(&args)).await?;
     let phone = Arc::new(phone);
     if let Some(registration) = &registration {
         register(&phone, registration).await?;
@@ -172,7 +188,7 @@ async fn register(phone: &Phone, registration: &Registration) -> anyhow::Result<
 
 fn registration(args: &SimulatePhoneArgs, address: &str) -> anyhow::Result<Registration> {
     let (address, text) = uri(address)?;
-    let (registrar, transport) = resolve(&text)?;
+    let (registrar, transport) = resolve(&text, args.tls)?;
     let credentials = credentials(args)?;
     Ok(Registration { address, registrar, transport, credentials, expires: REGISTERED })
 }
@@ -209,7 +225,7 @@ fn uri(text: &str) -> anyhow::Result<(Uri, String)> {
 
 fn plan(args: &SimulatePhoneArgs, target: &str) -> anyhow::Result<CallPlan> {
     let (target, text) = uri(target)?;
-    let (remote, transport) = resolve(&text)?;
+    let (remote, transport) = resolve(&text, args.tls)?;
     Ok(CallPlan {
         target,
         remote,
@@ -279,20 +295,52 @@ fn acts(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Act>> {
     Ok(acts)
 }
 
+/// Encryption of media, as written.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Srtp {
+    Required,
+    Optional,
+    Opportunistic,
+}
+
+fn secrecy(args: &SimulatePhoneArgs) -> Secrecy {
+    let files = args.tls_certificate.as_ref().zip(args.tls_key.as_ref());
+    let certificate =
+        files.map(|(certificate, key)| TlsFiles { to_servers: true, ..TlsFiles::new(certificate, key) });
+    let uris = [&args.target, &args.register].into_iter().flatten();
+    Secrecy {
+        srtp: args.srtp.map_or(SrtpPolicy::Off, |wanted| match wanted {
+            Srtp::Required => SrtpPolicy::Required,
+            Srtp::Optional => SrtpPolicy::Optional,
+            Srtp::Opportunistic => SrtpPolicy::Opportunistic,
+        }),
+        tls: args.tls || certificate.is_some() || uris.into_iter().any(|uri| asks_for_tls(uri)),
+        certificate,
+        roots: args.tls_roots.clone().map_or(TlsRoots::WebPki, TlsRoots::File),
+    }
+}
+
+fn asks_for_tls(uri: &str) -> bool {
+    let uri = uri.to_ascii_lowercase();
+    uri.starts_with("sips:") || uri.contains("transport=tls")
+}
+
 /// Where a SIP URI leads: its host and port, and `transport=`. Names are looked up by the system.
-fn resolve(text: &str) -> anyhow::Result<(SocketAddr, Transport)> {
+fn resolve(text: &str, tls: bool) -> anyhow::Result<(SocketAddr, Transport)> {
     let (address, parameters) = text.split_once(';').unwrap_or((text, ""));
     let host = address
         .rsplit_once('@')
         .map_or_else(|| address.split_once(':').map_or(address, |(_, host)| host), |(_, host)| host);
-    let transport = if parameters.to_ascii_lowercase().contains("transport=tcp") {
+    let transport = if tls || asks_for_tls(text) {
+        Transport::Tls
+    } else if parameters.to_ascii_lowercase().contains("transport=tcp") {
         Transport::Tcp
     } else {
         Transport::Udp
     };
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
         && (!host.starts_with('[') || host.contains("]:"));
-    let with_port = if has_port { host.to_owned() } else { format!("{host}:5060") };
+    let with_port = if has_port { host.to_owned() } else { format!("{host}:{}", transport.default_port()) };
     let mut found = with_port.to_socket_addrs().with_context(|| format!("looking up `{host}`"))?;
     let Some(remote) = found.next() else { bail!("`{host}` has no address") };
     Ok((remote, transport))
@@ -320,6 +368,7 @@ fn document(report: &CallReport) -> Value {
         "status": report.hang_up.as_ref().map(|hang_up| hang_up.status),
         "reason": report.hang_up.as_ref().map(|hang_up| hang_up.reason.clone()),
         "codec": report.codec.map(|codec| codec.to_string()),
+        "encrypted": report.encrypted,
         "transfer": report.transfer.as_ref().map(transfer),
         "heard_ms": report.heard.len() as u64 * 1000 / u64::from(BRIDGE_RATE),
         "quality": report.quality,
@@ -344,12 +393,13 @@ fn print(documents: &[Value], as_json: bool) -> anyhow::Result<()> {
     }
     for call in documents {
         println!(
-            "{}, {} ms long, {}, ended by {}: {}",
+            "{}, {} ms long, {}{}, ended by {}: {}",
             call["answered_ms"]
                 .as_f64()
                 .map_or("not answered".to_owned(), |ms| format!("answered after {ms:.0} ms")),
             call["duration_ms"].as_f64().unwrap_or_default().round(),
             call["codec"].as_str().unwrap_or("no media"),
+            if call["encrypted"] == true { " (SRTP)" } else { "" },
             call["ended_by"].as_str().unwrap_or_default(),
             call["reason"].as_str().unwrap_or(if call["answered"] == true {
                 "done"

@@ -21,7 +21,9 @@ use crate::sip::endpoint::EndpointHandle;
 use crate::sip::leg::{HangUp, LegMedia, LegSignal, SipLeg};
 use crate::sip::message::{StatusCode, Transport};
 use crate::sip::negotiation::{Capabilities, Preference};
+use crate::sip::tls::{TlsFiles, TlsRoots};
 use crate::sip::transport::Target;
+use crate::sip::trunk::SrtpPolicy;
 use crate::sip::ua::{
     Credentials, HangupReason, IncomingInvite, LegCommand, LegEvent, OutgoingInvite, Referral, TransferNews,
     UaEvent,
@@ -99,6 +101,8 @@ pub struct CallReport {
     pub hang_up: Option<HangUp>,
     /// Codec in use.
     pub codec: Option<Codec>,
+    /// Whether media was encrypted.
+    pub encrypted: bool,
     /// All that was heard, 24 kHz.
     pub heard: Vec<i16>,
     /// All that was said, 24 kHz, sample-aligned with `heard`.
@@ -122,6 +126,19 @@ impl CallReport {
     }
 }
 
+/// How a phone keeps what it says to itself.
+#[derive(Debug, Clone, Default)]
+pub struct Secrecy {
+    /// Encryption of media.
+    pub srtp: SrtpPolicy,
+    /// Speaks TLS, too. Without a certificate it makes connections and takes none.
+    pub tls: bool,
+    /// What it proves itself with over TLS.
+    pub certificate: Option<TlsFiles>,
+    /// Whom it believes over TLS.
+    pub roots: TlsRoots,
+}
+
 /// A user agent that places calls.
 pub struct Phone {
     endpoint: EndpointHandle,
@@ -129,6 +146,7 @@ pub struct Phone {
     ports: PortPool,
     workers: Workers,
     lines: Lines,
+    srtp: SrtpPolicy,
     /// Calls that came in and nobody has taken yet.
     arriving: tokio::sync::Mutex<mpsc::Receiver<Arrival>>,
     _switch: tokio::task::JoinHandle<()>,
@@ -142,7 +160,7 @@ impl Phone {
     /// # Errors
     /// When sockets or threads cannot be had.
     pub async fn start(local: IpAddr, rtp_ports: (u16, u16), threads: usize) -> anyhow::Result<Self> {
-        Self::open(local, 0, false, rtp_ports, threads).await
+        Self::open(local, None, rtp_ports, threads, Secrecy::default()).await
     }
 
     /// A phone that also takes calls, from anybody, on this port; 0 takes a free one. See [`Phone::answer`].
@@ -155,19 +173,35 @@ impl Phone {
         rtp_ports: (u16, u16),
         threads: usize,
     ) -> anyhow::Result<Self> {
-        Self::open(local, port, true, rtp_ports, threads).await
+        Self::open(local, Some(port), rtp_ports, threads, Secrecy::default()).await
+    }
+
+    /// A phone with TLS and SRTP; it takes calls when it has an `answers_at` port.
+    ///
+    /// # Errors
+    /// As [`Phone::start`], and when the files of TLS cannot be used.
+    pub async fn start_secretive(
+        local: IpAddr,
+        answers_at: Option<u16>,
+        rtp_ports: (u16, u16),
+        threads: usize,
+        secrecy: Secrecy,
+    ) -> anyhow::Result<Self> {
+        Self::open(local, answers_at, rtp_ports, threads, secrecy).await
     }
 
     async fn open(
         local: IpAddr,
-        port: u16,
-        answers: bool,
+        answers_at: Option<u16>,
         rtp_ports: (u16, u16),
         threads: usize,
+        secrecy: Secrecy,
     ) -> anyhow::Result<Self> {
+        let srtp = secrecy.srtp;
         let (events, inbox) = mpsc::channel(QUEUE);
-        let endpoint =
-            line::open(local, port, answers, events).await.context("opening the phone's SIP sockets")?;
+        let endpoint = line::open(local, answers_at, secrecy, events)
+            .await
+            .context("opening the phone's SIP sockets")?;
         let lines = Lines::default();
         let (arrived, arriving) = mpsc::channel(ARRIVALS);
         let switch = tokio::spawn(switch(inbox, Arc::clone(&lines), arrived, endpoint.clone()));
@@ -179,7 +213,7 @@ impl Phone {
         })?;
         let workers = Workers::start(threads, 0)?;
         let arriving = tokio::sync::Mutex::new(arriving);
-        Ok(Self { endpoint, local, ports, workers, lines, arriving, _switch: switch })
+        Ok(Self { endpoint, local, ports, workers, lines, srtp, arriving, _switch: switch })
     }
 
     /// Places a call and sees it to its end.
@@ -193,7 +227,7 @@ impl Phone {
         let (tell, told) = oneshot::channel();
         let settings = self.settings(&plan.codecs, plan.remote.ip());
         let handle = self.endpoint.clone();
-        let target = handle.target(plan.transport, plan.remote)?;
+        let target = line::target(&handle, plan.transport, plan.remote, &plan.target)?;
         self.workers.place(move |around| async move {
             let report = live(id, handle, events, around, settings, plan, target).await;
             // Whoever asked has gone away: nobody wants the report.
@@ -222,6 +256,7 @@ impl Phone {
             capabilities: Capabilities {
                 codecs: codecs.to_vec(),
                 preference: Preference::Theirs,
+                srtp: self.srtp,
                 ..Capabilities::default()
             },
             latch: LatchPolicy { allowed: vec![peer.into()], ..LatchPolicy::default() },
@@ -335,6 +370,7 @@ impl OnCall {
                 ended: dialled,
                 hang_up: None,
                 codec: None,
+                encrypted: false,
                 heard: Vec::new(),
                 said: Vec::new(),
                 origin: dialled,
@@ -372,6 +408,7 @@ impl OnCall {
         }
         self.report.ended = Instant::now();
         self.report.codec = self.leg.codec();
+        self.report.encrypted = self.leg.is_encrypted();
         self.report.quality = self.leg.quality();
         self.report
     }
