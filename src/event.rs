@@ -375,7 +375,8 @@ pub struct Quality {
 pub struct CallEnded {
     /// How it ended, in one word.
     pub disposition: Disposition,
-    /// Who ended it: `caller`, `assistant`, `api`, `system`.
+    /// Who ended it: `caller`, `callee` (whom we called, be it the first leg of a call we placed or a further one;
+    /// `leg.ended` says which), `assistant`, `api`, `system`.
     pub ended_by: String,
     /// SIP status or Q.850-equivalent status that fits the end.
     pub sip_status: u16,

@@ -15,6 +15,8 @@ mod encryption;
 mod faults;
 #[path = "call/network.rs"]
 mod network;
+#[path = "call/passing.rs"]
+mod passing;
 #[path = "call/records.rs"]
 mod records;
 #[path = "call/relay.rs"]
@@ -25,10 +27,14 @@ mod silence;
 mod support;
 #[path = "call/tools.rs"]
 mod tools;
+#[path = "call/transfer.rs"]
+mod transfer;
 #[path = "call/trunks.rs"]
 mod trunks;
 #[path = "call/waveform.rs"]
 mod waveform;
+#[path = "call/wire.rs"]
+mod wire;
 
 /// First of the RTP ports of this test binary.
 const PORTS: u16 = 24_000;

@@ -171,6 +171,7 @@ impl Calls {
             | LegEvent::Acked { .. }
             | LegEvent::Progress { .. }
             | LegEvent::EarlyOffer { .. }
+            | LegEvent::EarlyAnswer { .. }
             | LegEvent::Transfer(_)
             | LegEvent::Transferring(_)
             | LegEvent::Reinvite { .. }

@@ -124,7 +124,7 @@ impl Call {
                 opened = &mut told => break opened,
                 wake = wait => match wake? {
                     Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
-                    Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline | Wake::Stop => {}
+                    _ => {}
                 },
             }
         };
@@ -161,16 +161,13 @@ impl Call {
                 Wake::Leg(signal) => self.leg_signal(talk, signal),
                 Wake::Provider(Event::Closed { reason }) => return self.lost(talk, plan, &reason).await,
                 Wake::Provider(event) => self.provider_event(talk, plan, event),
-                Wake::Command(CallCommand::Say { text }) => talk.session.send(Command::Say(text)),
+                Wake::Command(CallCommand::Say { text, taken }) => {
+                    taken.yes();
+                    talk.session.send(Command::Say(text));
+                }
+                Wake::Swapped(cleared) => self.somebody_else(talk, cleared),
                 Wake::Deadline => self.deadline(talk),
-                Wake::Command(
-                    CallCommand::End { .. }
-                    | CallCommand::Drain
-                    | CallCommand::Transfer { .. }
-                    | CallCommand::Hold { .. }
-                    | CallCommand::Dtmf { .. },
-                )
-                | Wake::Stop => {}
+                Wake::Command(_) | Wake::Move(_) | Wake::Stop => {}
             }
             self.act(talk);
             self.leave_if_heard(talk)?;
@@ -206,6 +203,7 @@ impl Call {
             }
             LegSignal::MediaChanged { .. }
             | LegSignal::DtmfSent
+            | LegSignal::CodecHeard(_)
             | LegSignal::EarlyMedia
             | LegSignal::Trying
             | LegSignal::Transfer(_)
@@ -254,6 +252,16 @@ impl Call {
         talk.conversation.interrupted(self.now_ms(), &playing);
         talk.cut = Some(Cut { lines: Vec::new(), heard_at });
         self.leg.watch_slots(true);
+    }
+
+    /// Another party is on the line: what the one before did not hear is not said, and the assistant is told.
+    fn somebody_else(&mut self, talk: &mut Talk, cleared: Vec<PlayedItem>) {
+        talk.levels.cleared(Instant::now());
+        talk.cut = None;
+        talk.conversation.interrupted(self.now_ms(), &unfinished(cleared));
+        let news = "(The caller has handed the phone to somebody else, who hears you from now on.)";
+        talk.session.send(Command::CallerText(news.to_owned()));
+        talk.session.send(Command::Respond { instructions: None });
     }
 
     /// The first slot after a barge-in tells how late the last of the assistant's audio left.

@@ -1,43 +1,39 @@
 //! Two legs that hear each other.
 //!
-//! The call's own leg is the near one; the far one is dialled here. Until it answers, its ringing and early
-//! media are carried to the near leg; from then on audio, keys and the end are carried both ways. Each leg
-//! negotiates for itself: the parties see our addresses, Call-IDs and headers, never each other's.
+//! The call's own leg is the near one; the far one is dialled here, or has come by a transfer. Until it answers, its
+//! ringing and early media are carried to the near leg; from then on audio, keys and the end are carried both ways.
+//! Each leg negotiates for itself: the parties see our addresses, Call-IDs and headers, never each other's, and
+//! hold or another codec on one leg is settled with that leg alone.
 //!
-//! A party (or the API) may move the call: the third party is dialled while the two still talk, and takes the
-//! place of a leg only once it has answered. Whatever fails on the way leaves the bridge as it was.
+//! While nobody listens and both legs speak alike, packets pass as they are. Whoever may replace a leg meanwhile is
+//! the business of [`transfer`](super::transfer).
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use super::dial::{
-    AnsweredLeg, DialFailure, DialKit, DialNews, DialRequest, DialSource, DialTarget, Dialling,
-};
-use super::handle::CallCommand;
+use super::dial::{DialFailure, DialNews, DialRequest, Dialling, Party};
+use super::handle::{CallCommand, Taken};
 use super::hunt::disposition;
 use super::ledger::Ending;
-use super::{Call, Over, Wake};
+use super::replace::Newcomer;
+use super::transfer::{Far, Mover, Outcome};
+use super::{Call, Over, Prompts, Wake};
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
+use crate::id::LegId;
 use crate::rtp::ItemKey;
 use crate::sip::cause::{goodbye_across, reason_across, status_across};
 use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
-use crate::sip::trunk::ReferPolicy;
-use crate::sip::ua::{HangupReason, Referral, TransferAsked, TransferNews};
 
 /// What a call needs to dial somebody and join the two.
 #[derive(Clone)]
 pub struct DialStep {
-    /// Routes, permits, lines.
-    pub kit: DialKit,
     /// Whom.
     pub request: DialRequest,
     /// Nothing follows: a call that nobody answers ends.
     pub last: bool,
-    /// What becomes of a REFER of the near party.
-    pub refer: ReferPolicy,
-    /// What a party hears while the other holds; none: silence.
-    pub hold_music: Option<Arc<[i16]>>,
+    /// What a caller hears who was answered already, before such an end.
+    pub prompts: Prompts,
 }
 
 impl Call {
@@ -50,16 +46,41 @@ impl Call {
         if let Some(Over) = self.is_over() {
             return Err(Over);
         }
-        let mut bridge = Bridge::new(self, step);
-        let joined = loop {
-            self.timer_armed = false;
-            let woken = std::future::poll_fn(|cx| bridge.poll(self, cx)).await;
-            if let Some(end) = bridge.woken(self, woken) {
-                break end;
-            }
-        };
-        bridge.close(self);
-        joined
+        let kit = self.reach.kit.clone();
+        let dialling = Dialling::start(kit, self.leg.pacer().clone(), step.request.clone());
+        match Bridge::new(Some(dialling)).run(self).await {
+            End::Over => Err(Over),
+            End::Unanswered(_) if !step.last => Ok(()),
+            End::Unanswered(failure) => self.unanswered(step, failure).await,
+        }
+    }
+
+    /// Whether somebody has taken the place of the flow; then they talk with each other until one hangs up.
+    pub async fn talk_with_joined(&mut self) {
+        let Some(far) = self.joined.take() else { return };
+        let mut bridge = Bridge::new(None);
+        bridge.join(self, far);
+        // Nobody is dialled, so it ends in nothing but the end.
+        let _over = bridge.run(self).await;
+    }
+
+    /// Nobody answered, and nothing follows.
+    async fn unanswered(&mut self, step: &DialStep, failure: DialFailure) -> Result<(), Over> {
+        let disposition = disposition(failure.status, failure.timed_out);
+        let failed = matches!(disposition, Disposition::Failed);
+        let reason = reason_across(failure.status, &failure.reason);
+        if self.answered {
+            let prompts = &step.prompts;
+            let prompt = if failed { &prompts.apology } else { &prompts.nobody };
+            self.play(prompt, None).await?;
+            self.leg.hang_up(reason);
+        } else {
+            let header = format!("Q.850;cause={}", reason.cause);
+            self.leg.reject(status_across(failure.status), vec![("Reason".to_owned(), header)]);
+        }
+        let by = if failed { "system" } else { "callee" };
+        self.end(Ending::new(disposition, by, failure.status, failure.reason));
+        Err(Over)
     }
 }
 
@@ -68,15 +89,18 @@ enum Woken {
     Near(Wake),
     Far(LegSignal),
     Dial(DialNews),
-    Move(DialNews),
 }
 
-struct Bridge<'a> {
-    step: &'a DialStep,
+/// How a bridge ends.
+enum End {
+    Over,
+    Unanswered(DialFailure),
+}
+
+struct Bridge {
     /// Until somebody answers.
     dialling: Option<Dialling>,
-    far: Option<Box<AnsweredLeg>>,
-    moving: Option<Box<Moving>>,
+    far: Far,
     /// The near party hears the far one's early media.
     early: bool,
     near_held: bool,
@@ -85,48 +109,49 @@ struct Bridge<'a> {
     parked: bool,
     /// Packets pass as they are: nobody listens, and both legs speak alike.
     relay: bool,
-    live: ItemKey,
-    music: ItemKey,
+    /// When packets may pass again after a party has switched its codec, and how often that has happened.
+    relay_from: Option<Instant>,
+    switches: u32,
+    near_music: Music,
+    far_music: Music,
     pcm: Vec<i16>,
 }
 
-/// A transfer under way.
-struct Moving {
-    by: Mover,
-    to: String,
-    /// `None`: the other leg was asked to call by itself.
-    dialling: Option<Dialling>,
-    /// The party that asked for it has left.
-    gone: bool,
-    done: Option<tokio::sync::oneshot::Sender<Result<(), String>>>,
+/// What a party that waits is hearing.
+#[derive(Default)]
+struct Music {
+    playing: Option<ItemKey>,
+    count: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mover {
-    Near,
-    Far,
-    Api,
-}
-
-type End = Option<Result<(), Over>>;
-
-impl<'a> Bridge<'a> {
-    fn new(call: &Call, step: &'a DialStep) -> Self {
-        let dialling = Dialling::start(step.kit.clone(), call.leg.pacer().clone(), step.request.clone());
+impl Bridge {
+    fn new(dialling: Option<Dialling>) -> Self {
         Self {
-            step,
-            dialling: Some(dialling),
+            dialling,
             far: None,
-            moving: None,
             early: false,
             near_held: false,
             far_held: false,
             parked: false,
             relay: false,
-            live: ItemKey::from("bridge"),
-            music: ItemKey::from("hold"),
+            relay_from: None,
+            switches: 0,
+            near_music: Music::default(),
+            far_music: Music::default(),
             pcm: Vec::with_capacity(960),
         }
+    }
+
+    async fn run(mut self, call: &mut Call) -> End {
+        let end = loop {
+            call.timer_armed = false;
+            let woken = std::future::poll_fn(|cx| self.poll(call, cx)).await;
+            if let Some(end) = self.woken(call, woken) {
+                break end;
+            }
+        };
+        self.close(call);
+        end
     }
 
     fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Woken> {
@@ -153,63 +178,62 @@ impl<'a> Bridge<'a> {
         {
             return Poll::Ready(Woken::Dial(news));
         }
-        if let Some(moving) = &mut self.moving
-            && let Some(dialling) = &mut moving.dialling
-            && let Poll::Ready(news) = dialling.poll(cx)
-        {
-            return Poll::Ready(Woken::Move(news));
-        }
         Poll::Pending
     }
 
-    fn woken(&mut self, call: &mut Call, woken: Woken) -> End {
+    fn woken(&mut self, call: &mut Call, woken: Woken) -> Option<End> {
         match woken {
-            Woken::Near(Wake::Leg(LegSignal::HungUp(_))) if self.left(Mover::Near) => None,
+            Woken::Near(Wake::Leg(LegSignal::HungUp(_))) if call.left(Mover::Near) => self.entertain(call),
             Woken::Near(wake) => {
                 call.noted(&wake);
                 if call.over.is_some() {
-                    return Some(Err(Over));
+                    return Some(End::Over);
                 }
-                self.near(call, wake);
-                None
+                return self.near(call, wake);
             }
-            Woken::Far(LegSignal::HungUp(_)) if self.left(Mover::Far) => None,
-            Woken::Far(LegSignal::HungUp(hang_up)) => Some(self.far_hung_up(call, hang_up)),
-            Woken::Far(signal) => {
-                self.far_signal(call, signal);
-                None
-            }
-            Woken::Dial(news) => self.dial_news(call, news),
-            Woken::Move(news) => self.move_news(call, news),
+            Woken::Far(LegSignal::HungUp(_)) if call.left(Mover::Far) => self.entertain(call),
+            Woken::Far(LegSignal::HungUp(hang_up)) => return Some(self.far_hung_up(call, hang_up)),
+            Woken::Far(signal) => return self.far_signal(call, signal),
+            Woken::Dial(news) => return self.dial_news(call, news),
         }
+        None
     }
 
     // The near leg.
 
-    fn near(&mut self, call: &mut Call, wake: Wake) {
+    fn near(&mut self, call: &mut Call, wake: Wake) -> Option<End> {
         match wake {
             Wake::Leg(LegSignal::Audio { .. }) => self.near_audio(call),
-            Wake::Leg(LegSignal::Dtmf { digit, method }) if method != "inband" => {
-                if let Some(far) = self.far_leg() {
-                    far.send_dtmf(digit.encode_utf8(&mut [0; 4]));
-                }
-            }
+            Wake::Leg(LegSignal::Dtmf { digit, method }) => self.near_key(call, digit, method),
             Wake::Leg(LegSignal::MediaChanged { state, .. }) => {
                 self.near_held = state == HELD;
                 self.entertain(call);
             }
-            Wake::Leg(LegSignal::ItemFinished { item, .. }) if item == self.music => {
+            Wake::Leg(LegSignal::ItemFinished { item, .. }) => {
+                self.near_music.finished(&item);
                 self.entertain(call);
             }
-            Wake::Leg(LegSignal::Transfer(asked)) => self.asked(call, Mover::Near, *asked),
-            Wake::Leg(LegSignal::Transferring(news)) => self.referred(call, news),
-            Wake::Command(command) => self.command(call, command),
-            Wake::Leg(_) | Wake::Provider(_) | Wake::Deadline | Wake::Stop => {}
+            Wake::Leg(LegSignal::DtmfSent | LegSignal::Established) => self.retune(call),
+            Wake::Leg(LegSignal::CodecHeard(_)) => self.codec_switched(call),
+            Wake::Command(CallCommand::Transfer { taken, .. }) if self.far.is_none() => taken.no(NOBODY),
+            Wake::Command(CallCommand::Replace { leg, with }) if self.is_dialling(leg) => {
+                return self.picked_up(call, with);
+            }
+            Wake::Command(CallCommand::Hold { on, taken }) => self.park(call, on, taken),
+            Wake::Command(CallCommand::Dtmf { digits, taken }) => self.press(call, &digits, taken),
+            Wake::Command(CallCommand::Say { taken, .. }) => taken.no("no assistant is on the call"),
+            other => match call.other_parties(&mut self.far, other) {
+                Ok(outcome) => return self.changed(call, outcome),
+                // Nothing of that means anything to two people who talk.
+                Err(_) => {}
+            },
         }
+        None
     }
 
     fn near_audio(&mut self, call: &mut Call) {
-        let (live, quiet) = (self.live.clone(), self.far_held || self.parked || self.near_held);
+        self.resume_relay(call);
+        let quiet = self.is_quiet(call);
         let far = match (&mut self.far, &mut self.dialling) {
             (Some(far), _) => Some(&mut far.leg),
             (None, Some(dialling)) => dialling.leg(),
@@ -217,44 +241,63 @@ impl<'a> Bridge<'a> {
         };
         call.hear(|pcm| {
             if let Some(far) = far.filter(|_| !quiet) {
-                far.play_live(&live, pcm);
+                far.play_live(pcm);
             }
         });
     }
 
-    fn command(&mut self, call: &mut Call, command: CallCommand) {
-        match command {
-            CallCommand::Transfer { to, trunk, done, .. } if self.far.is_some() && self.moving.is_none() => {
-                let trunks = trunk.into_iter().collect();
-                self.begin_move(call, Mover::Api, to, trunks, None, done);
-            }
-            CallCommand::Transfer { done, .. } => {
-                if let Some(done) = done {
-                    // Who asked may have gone.
-                    let _gone = done.send(Err("the call cannot be transferred now".to_owned()));
-                }
-            }
-            CallCommand::Hold { on } => {
-                self.parked = on;
-                let codec = call.leg.codec().map_or_else(String::new, |codec| codec.to_string());
-                let state = if on { "held_by_us" } else { "active" }.to_owned();
-                call.ledger.record(CallEventKind::Media { state, codec });
-                self.entertain(call);
-            }
-            CallCommand::Dtmf { digits } => {
-                if let Some(far) = self.far_leg() {
-                    far.send_dtmf(&digits);
-                }
-            }
-            CallCommand::End { .. } | CallCommand::Say { .. } | CallCommand::Drain => {}
+    /// A key goes on in the far leg's own way, unless its packets pass already or its tones are heard.
+    fn near_key(&mut self, call: &mut Call, digit: char, method: &str) {
+        let Some(far) = &mut self.far else { return };
+        let passes = self.relay && method == "rtp" && call.leg.passes_keys_to(&far.leg);
+        if method != "inband" && !passes {
+            far.leg.send_dtmf(digit.encode_utf8(&mut [0; 4]));
+            self.retune(call);
         }
+    }
+
+    fn far_key(&mut self, call: &mut Call, digit: char, method: &str) {
+        let Some(far) = &self.far else { return };
+        let passes = self.relay && method == "rtp" && far.leg.passes_keys_to(&call.leg);
+        if method != "inband" && !passes {
+            call.leg.send_dtmf(digit.encode_utf8(&mut [0; 4]));
+            self.retune(call);
+        }
+    }
+
+    fn press(&mut self, call: &mut Call, digits: &str, taken: Taken) {
+        let Some(far) = &mut self.far else { return taken.no(NOBODY) };
+        taken.yes();
+        far.leg.send_dtmf(digits);
+        self.retune(call);
+    }
+
+    fn park(&mut self, call: &mut Call, on: bool, taken: Taken) {
+        if self.far.is_none() {
+            return taken.no(NOBODY);
+        }
+        taken.yes();
+        self.parked = on;
+        let codec = call.leg.codec().map_or_else(String::new, |codec| codec.to_string());
+        let state = if on { "held_by_us" } else { "active" }.to_owned();
+        call.ledger.record(CallEventKind::Media { state, codec });
+        self.entertain(call);
+    }
+
+    // What both hear.
+
+    /// Whether the two do not hear each other now.
+    fn is_quiet(&self, call: &Call) -> bool {
+        let left = call.has_left(Mover::Near) || call.has_left(Mover::Far);
+        self.near_held || self.far_held || self.parked || left
     }
 
     /// Chooses between passing packets and passing audio.
     fn retune(&mut self, call: &mut Call) {
+        let quiet = self.is_quiet(call);
         let Some(far) = &mut self.far else { return };
-        let quiet = self.near_held || self.far_held || self.parked;
         let relay = !quiet
+            && self.relay_from.is_none()
             && call.recorder.is_none()
             && call.leg.can_relay_to(&far.leg)
             && far.leg.can_relay_to(&call.leg);
@@ -262,92 +305,137 @@ impl<'a> Bridge<'a> {
             self.relay = relay;
             call.leg.park(relay);
             far.leg.park(relay);
-            bridged(call, &far.leg, relay);
+            let far = far.leg.id();
+            bridged(call, far, relay);
+        }
+    }
+
+    /// A party sends in another codec that was agreed on. It may go back and forth; the packets pass again only
+    /// after a while, and at some point not at all.
+    fn codec_switched(&mut self, call: &mut Call) {
+        self.switches += 1;
+        self.relay_from = Some(Instant::now() + SWITCH_PAUSE * self.switches.pow(2));
+        self.retune(call);
+    }
+
+    fn resume_relay(&mut self, call: &mut Call) {
+        if self.relay_from.take_if(|at| Instant::now() >= *at).is_some() {
+            self.retune(call);
+            // The party still speaks in its other codec: look again later.
+            if !self.relay && self.switches > 0 {
+                self.relay_from = Some(Instant::now() + SWITCH_PAUSE * self.switches.pow(2));
+            }
         }
     }
 
     /// Music for whoever waits, and none for whoever does not.
     fn entertain(&mut self, call: &mut Call) {
-        let music = self.step.hold_music.clone();
-        let (near_waits, far_waits) = (self.far_held || self.parked, self.near_held || self.parked);
-        let item = self.music.clone();
+        let near_left = call.has_left(Mover::Near);
+        let far_left = call.has_left(Mover::Far);
+        let near_waits = (self.far_held || self.parked || far_left) && !self.near_held;
+        let far_waits = (self.near_held || self.parked || near_left) && !self.far_held;
+        let music = call.reach.hold_music.clone();
+        self.near_music.play(&mut call.leg, near_waits, music.as_deref());
+        if let Some(far) = &mut self.far {
+            self.far_music.play(&mut far.leg, far_waits, music.as_deref());
+        }
         self.retune(call);
-        play_or_clear(&mut call.leg, near_waits && !self.near_held, &item, music.as_deref());
-        let far_held = self.far_held;
-        if let Some(far) = self.far_leg() {
-            play_or_clear(far, far_waits && !far_held, &item, music.as_deref());
+    }
+
+    /// A leg was replaced, or the call has ended.
+    fn changed(&mut self, call: &mut Call, outcome: Outcome) -> Option<End> {
+        match outcome {
+            Outcome::Open => {
+                // A party may have come back out of a transfer that failed.
+                self.entertain(call);
+                None
+            }
+            Outcome::Over => Some(End::Over),
+            Outcome::Replaced(_) => {
+                let far = self.far.as_ref().map(|far| far.leg.id())?;
+                (self.near_held, self.far_held, self.relay) = (false, false, false);
+                (self.relay_from, self.switches) = (None, 0);
+                (self.near_music.playing, self.far_music.playing) = (None, None);
+                bridged(call, far, false);
+                self.entertain(call);
+                None
+            }
         }
     }
 
     // The far leg.
 
-    fn far_leg(&mut self) -> Option<&mut SipLeg> {
-        self.far.as_mut().map(|far| &mut far.leg)
-    }
-
-    fn far_signal(&mut self, call: &mut Call, signal: LegSignal) {
+    fn far_signal(&mut self, call: &mut Call, signal: LegSignal) -> Option<End> {
         match signal {
-            LegSignal::Audio { .. } => {
-                self.pcm.clear();
-                let quiet = self.far_held || self.parked || self.near_held;
-                if let Some(far) = &mut self.far {
-                    far.leg.take_audio(&mut self.pcm);
-                }
-                if !quiet {
-                    call.leg.play_live(&self.live, &self.pcm);
-                }
-            }
-            LegSignal::Dtmf { digit, method } if method != "inband" => {
-                call.leg.send_dtmf(digit.encode_utf8(&mut [0; 4]));
-            }
+            LegSignal::Audio { .. } => self.far_audio(call),
+            LegSignal::Dtmf { digit, method } => self.far_key(call, digit, method),
             LegSignal::MediaChanged { state, .. } => {
                 self.far_held = state == HELD;
                 self.entertain(call);
             }
-            LegSignal::ItemFinished { item, .. } if item == self.music => self.entertain(call),
-            LegSignal::Transfer(asked) => self.asked(call, Mover::Far, *asked),
-            LegSignal::Transferring(news) => self.referred(call, news),
-            LegSignal::Dtmf { .. }
-            | LegSignal::Sent { .. }
+            LegSignal::ItemFinished { item, .. } => {
+                self.far_music.finished(&item);
+                self.entertain(call);
+            }
+            LegSignal::DtmfSent | LegSignal::Established => self.retune(call),
+            LegSignal::CodecHeard(_) => self.codec_switched(call),
+            LegSignal::Transfer(asked) => {
+                let outcome = call.transfer_asked(&mut self.far, Mover::Far, *asked);
+                return self.changed(call, outcome);
+            }
+            LegSignal::Transferring(news) => {
+                let outcome = call.referred(&mut self.far, news);
+                return self.changed(call, outcome);
+            }
+            LegSignal::Sent { .. }
             | LegSignal::ItemStarted(_)
-            | LegSignal::ItemFinished { .. }
-            | LegSignal::DtmfSent
             | LegSignal::Trying
             | LegSignal::Ringing { .. }
             | LegSignal::EarlyMedia
-            | LegSignal::Established
             | LegSignal::HungUp(_) => {}
+        }
+        None
+    }
+
+    fn far_audio(&mut self, call: &mut Call) {
+        self.resume_relay(call);
+        let quiet = self.is_quiet(call);
+        self.pcm.clear();
+        if let Some(far) = &mut self.far {
+            far.leg.take_audio(&mut self.pcm);
+        }
+        if !quiet {
+            call.leg.play_live(&self.pcm);
         }
     }
 
-    fn far_hung_up(&mut self, call: &mut Call, hang_up: HangUp) -> Result<(), Over> {
-        let by = if hang_up.cause == HangUpCause::Peer { "callee" } else { "system" };
+    fn far_hung_up(&mut self, call: &mut Call, hang_up: HangUp) -> End {
+        let by_peer = hang_up.cause == HangUpCause::Peer;
+        let (disposition, by) = match by_peer {
+            true => (Disposition::Completed, "callee"),
+            false => (Disposition::Failed, "system"),
+        };
         if let Some(far) = self.far.take() {
-            leg_ended(call, &far.leg, hang_up.status, &hang_up.reason, by);
+            call.note_leg_ended(far.leg.id(), hang_up.status, &hang_up.reason, by);
         }
         call.leg.hang_up(goodbye_across(hang_up.cause_code, &hang_up.reason));
-        let (disposition, by) = match (hang_up.cause, call.outbound) {
-            (HangUpCause::Peer, false) => (Disposition::Completed, "callee"),
-            (HangUpCause::Peer, true) => (Disposition::Completed, "agent"),
-            _ => (Disposition::Failed, "system"),
-        };
         call.end(Ending::new(disposition, by, hang_up.status, hang_up.reason));
-        Err(Over)
+        End::Over
     }
 
     // Until somebody answers.
 
-    fn dial_news(&mut self, call: &mut Call, news: DialNews) -> End {
+    fn dial_news(&mut self, call: &mut Call, news: DialNews) -> Option<End> {
         match news {
             DialNews::Note(note) => call.ledger.record(note),
             DialNews::Signal(signal) => self.dial_signal(call, signal),
             DialNews::Answered(far) => {
                 self.dialling = None;
-                return self.join(call, far);
+                self.join(call, far);
             }
             DialNews::Failed(failure) => {
                 self.dialling = None;
-                return Some(self.unanswered(call, &failure));
+                return Some(End::Unanswered(failure));
             }
         }
         None
@@ -356,238 +444,58 @@ impl<'a> Bridge<'a> {
     fn dial_signal(&mut self, call: &mut Call, signal: LegSignal) {
         match signal {
             LegSignal::EarlyMedia => self.early = call.leg.codec().is_some(),
-            LegSignal::Ringing { status } if !call.answered => {
-                let status = StatusCode::new(status).unwrap_or(StatusCode::RINGING);
-                call.leg.progress(status, self.early);
-                call.phase(Phase::Ringing, Floor::None);
+            LegSignal::Ringing { status } => {
+                if let Some(leg) = self.dialling.as_mut().and_then(Dialling::leg) {
+                    call.listed.own(leg.id());
+                }
+                if !call.answered {
+                    let status = StatusCode::new(status).unwrap_or(StatusCode::RINGING);
+                    call.leg.progress(status, self.early);
+                    call.phase(Phase::Ringing, Floor::None);
+                }
             }
-            LegSignal::Audio { .. } if self.early => {
+            LegSignal::Audio { .. } => {
                 self.pcm.clear();
                 if let Some(leg) = self.dialling.as_mut().and_then(Dialling::leg) {
                     leg.take_audio(&mut self.pcm);
                 }
-                call.leg.play_live(&self.live, &self.pcm);
+                if self.early {
+                    call.leg.play_live(&self.pcm);
+                }
             }
-            LegSignal::Dtmf { .. }
-            | LegSignal::Audio { .. }
-            | LegSignal::Sent { .. }
-            | LegSignal::ItemStarted(_)
-            | LegSignal::ItemFinished { .. }
-            | LegSignal::MediaChanged { .. }
-            | LegSignal::DtmfSent
-            | LegSignal::Trying
-            | LegSignal::Ringing { .. }
-            | LegSignal::Transfer(_)
-            | LegSignal::Transferring(_)
-            | LegSignal::Established
-            | LegSignal::HungUp(_) => {}
+            _ => {}
         }
     }
 
-    fn join(&mut self, call: &mut Call, mut far: Box<AnsweredLeg>) -> End {
+    fn is_dialling(&mut self, leg: LegId) -> bool {
+        self.dialling.as_mut().and_then(Dialling::leg).is_some_and(|ringing| ringing.id() == leg)
+    }
+
+    /// Somebody takes a call that still rings elsewhere.
+    fn picked_up(&mut self, call: &mut Call, with: Newcomer) -> Option<End> {
+        let far = with.settle(call.leg.pacer().clone())?;
+        self.give_up_dialling(call, "picked up elsewhere");
+        self.join(call, far);
+        None
+    }
+
+    fn join(&mut self, call: &mut Call, mut far: Box<Party>) {
         far.leg.watch_slots(false);
+        call.listed.own(far.leg.id());
         call.leg.clear();
         self.early = false;
         call.answer_now();
-        bridged(call, &far.leg, false);
+        bridged(call, far.leg.id(), false);
         self.far = Some(far);
         self.retune(call);
-        None
     }
 
-    fn unanswered(&mut self, call: &mut Call, failure: &DialFailure) -> Result<(), Over> {
-        if !self.step.last {
-            return Ok(());
-        }
-        let reason = reason_across(failure.status, &failure.reason);
-        if call.answered {
-            call.leg.hang_up(reason);
-        } else {
-            let header = format!("Q.850;cause={}", reason.cause);
-            call.leg.reject(status_across(failure.status), vec![("Reason".to_owned(), header)]);
-        }
-        let disposition = disposition(failure.status, failure.timed_out);
-        let by = if matches!(disposition, Disposition::Failed) { "system" } else { "callee" };
-        call.end(Ending::new(disposition, by, failure.status, failure.reason.clone()));
-        Err(Over)
-    }
-
-    // Transfers.
-
-    /// A party asks for the call to be moved.
-    fn asked(&mut self, call: &mut Call, by: Mover, asked: TransferAsked) {
-        let policy = match by {
-            Mover::Near => self.step.refer,
-            Mover::Far | Mover::Api => self.far.as_ref().map(|far| far.trunk.refer).unwrap_or_default(),
-        };
-        transferred(call, "asked", asked.to.as_str(), 0);
-        let possible = self.far.is_some() && self.moving.is_none();
-        if policy == ReferPolicy::Refuse || !possible || asked.ours.is_some() {
-            let status = if possible { StatusCode::FORBIDDEN } else { StatusCode::REQUEST_PENDING };
-            self.party(call, by).into_iter().for_each(|leg| leg.reject_transfer(status));
-            return transferred(call, "refused", asked.to.as_str(), status.get());
-        }
-        self.party(call, by).into_iter().for_each(|leg| leg.accept_transfer());
-        if policy == ReferPolicy::Pass {
-            let referral =
-                Referral { to: asked.to.clone(), replaces: asked.replaces, referred_by: asked.referred_by };
-            let other = if by == Mover::Near { Mover::Far } else { Mover::Near };
-            self.party(call, other).into_iter().for_each(|leg| leg.refer(referral.clone()));
-            let to = asked.to.as_str().to_owned();
-            let moving = Moving { by, to, dialling: None, gone: false, done: None };
-            self.moving = Some(Box::new(moving));
-            return transferred(call, "accepted", asked.to.as_str(), 202);
-        }
-        self.begin_move(call, by, DialTarget::Uri(asked.to), Vec::new(), asked.replaces, None);
-    }
-
-    fn begin_move(
-        &mut self,
-        call: &mut Call,
-        by: Mover,
-        to: DialTarget,
-        trunks: Vec<String>,
-        replaces: Option<crate::sip::ua::ReplacesRef>,
-        done: Option<tokio::sync::oneshot::Sender<Result<(), String>>>,
-    ) {
-        let text = to.to_string();
-        let base = DialRequest::new(to, DialSource::Transfer);
-        let request = DialRequest {
-            trunks,
-            replaces,
-            from: self.step.request.from.clone(),
-            organization: self.step.request.organization.clone(),
-            max_forwards: self.step.request.max_forwards,
-            ..base
-        };
-        let dialling = Dialling::start(self.step.kit.clone(), call.leg.pacer().clone(), request);
-        transferred(call, "accepted", &text, 202);
-        let moving = Moving { by, to: text, dialling: Some(dialling), gone: false, done };
-        self.moving = Some(Box::new(moving));
-    }
-
-    fn move_news(&mut self, call: &mut Call, news: DialNews) -> End {
-        match news {
-            DialNews::Note(note) => call.ledger.record(note),
-            DialNews::Signal(LegSignal::Ringing { status }) => {
-                if let Some(status) = StatusCode::new(status) {
-                    self.tell_mover(call, status);
-                }
-            }
-            DialNews::Signal(_) => {}
-            DialNews::Answered(leg) => self.moved(call, leg),
-            DialNews::Failed(failure) => return self.not_moved(call, failure.status, &failure.reason),
-        }
-        None
-    }
-
-    /// The third party has answered and takes the place of whoever moved the call.
-    fn moved(&mut self, call: &mut Call, mut third: Box<AnsweredLeg>) {
-        self.tell_mover(call, StatusCode::OK);
-        let Some(moving) = self.moving.take() else { return };
-        transferred(call, "completed", &moving.to, 200);
-        metrics::counter!("tandem_transfers_total", "outcome" => "completed").increment(1);
-        if let Some(done) = moving.done {
-            // Who asked may have gone.
-            let _gone = done.send(Ok(()));
-        }
-        (self.near_held, self.far_held) = (false, false);
-        if std::mem::take(&mut self.relay) {
-            call.leg.park(false);
-            self.far_leg().into_iter().for_each(|far| far.park(false));
-        }
-        call.leg.clear();
-        if moving.by == Mover::Near {
-            std::mem::swap(&mut call.leg, &mut third.leg);
-            std::mem::swap(&mut call.permit, &mut third.permit);
-            call.leg.watch_slots(call.recorder.is_some());
-            leg_ended(call, &third.leg, 200, "transferred", "caller");
-            self.far_leg().into_iter().for_each(|far| drop(far.clear()));
-        } else {
-            third.leg.watch_slots(false);
-            let old = self.far.replace(third);
-            if let Some(mut old) = old {
-                old.leg.hang_up(HangupReason::normal());
-                leg_ended(call, &old.leg, 200, "transferred", "callee");
-            }
-        }
-        if let Some(far) = &self.far {
-            bridged(call, &far.leg, false);
-        }
-        self.retune(call);
-    }
-
-    /// The two go on as they were, unless the one who moved the call has left.
-    fn not_moved(&mut self, call: &mut Call, status: u16, reason: &str) -> End {
-        let told =
-            StatusCode::new(status).filter(|s| s.get() >= 300).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        self.tell_mover(call, told);
-        let moving = self.moving.take()?;
-        transferred(call, "failed", &moving.to, status);
-        metrics::counter!("tandem_transfers_total", "outcome" => "failed").increment(1);
-        if let Some(done) = moving.done {
-            // Who asked may have gone.
-            let _gone = done.send(Err(reason.to_owned()));
-        }
-        if !moving.gone {
-            return None;
-        }
-        call.leg.hang_up(reason_across(status, reason));
-        let by = if moving.by == Mover::Near { "caller" } else { "callee" };
-        call.end(Ending::new(Disposition::Completed, by, 200, "transferred, and nobody answered"));
-        Some(Err(Over))
-    }
-
-    /// What the other leg makes of a REFER that was passed to it.
-    fn referred(&mut self, call: &mut Call, news: TransferNews) {
-        let Some(moving) = self.moving.as_mut().filter(|moving| moving.dialling.is_none()) else { return };
-        match news {
-            TransferNews::Accepted => {}
-            TransferNews::Progress(status) => {
-                if let Some(status) = StatusCode::new(status) {
-                    self.tell_mover(call, status);
-                }
-            }
-            TransferNews::Done(status) if status < 300 => {
-                self.tell_mover(call, StatusCode::OK);
-                if let Some(moving) = self.moving.take() {
-                    transferred(call, "completed", &moving.to, status);
-                    metrics::counter!("tandem_transfers_total", "outcome" => "passed").increment(1);
-                }
-            }
-            // A peer that cannot: we do it ourselves.
-            TransferNews::Refused(_) => {
-                let (by, to) = (moving.by, moving.to.clone());
-                self.moving = None;
-                match crate::sip::uri::Uri::parse(&to) {
-                    Ok(uri) => self.begin_move(call, by, DialTarget::Uri(uri), Vec::new(), None, None),
-                    Err(_) => drop(self.not_moved(call, 400, "no URI")),
-                }
-            }
-            TransferNews::Done(status) => drop(self.not_moved(call, status, "refused")),
-            TransferNews::Lost => drop(self.not_moved(call, 408, "no news of the transfer")),
-        }
-    }
-
-    fn tell_mover(&mut self, call: &mut Call, status: StatusCode) {
-        let Some(by) = self.moving.as_ref().filter(|moving| !moving.gone).map(|moving| moving.by) else {
-            return;
-        };
-        self.party(call, by).into_iter().for_each(|leg| leg.transfer_progress(status));
-    }
-
-    /// A party that has left after asking for a transfer: the others go on without it. Answers whether it is one.
-    fn left(&mut self, who: Mover) -> bool {
-        let Some(moving) = self.moving.as_mut().filter(|moving| moving.by == who) else { return false };
-        moving.gone = true;
-        moving.dialling.is_some()
-    }
-
-    fn party<'b>(&'b mut self, call: &'b mut Call, who: Mover) -> Option<&'b mut SipLeg> {
-        match who {
-            Mover::Near => Some(&mut call.leg),
-            Mover::Far => self.far_leg(),
-            Mover::Api => None,
+    fn give_up_dialling(&mut self, call: &mut Call, reason: &str) {
+        if let Some(mut dialling) = self.dialling.take()
+            && let Some(leg) = dialling.leg()
+        {
+            leg.hang_up(goodbye_across(None, reason));
+            call.note_leg_ended(leg.id(), 487, reason, "caller");
         }
     }
 
@@ -598,48 +506,49 @@ impl<'a> Bridge<'a> {
             Some(over) => (Some(reason_across(over.sip_status, "").cause), over.reason.clone()),
             None => (None, String::new()),
         };
-        if let Some(mut dialling) = self.dialling.take()
-            && let Some(leg) = dialling.leg()
-        {
-            leg.hang_up(goodbye_across(cause, &text));
-            leg_ended(call, leg, 487, "given up", "caller");
-        }
+        self.give_up_dialling(call, "given up");
         if let Some(mut far) = self.far.take() {
             far.leg.hang_up(goodbye_across(cause, &text));
             let by = call.over.as_ref().map_or_else(|| "system".to_owned(), |over| over.by.clone());
-            leg_ended(call, &far.leg, 200, "the other party left", &by);
-        }
-        if let Some(done) = self.moving.take().and_then(|moving| moving.done) {
-            // Who asked may have gone.
-            let _gone = done.send(Err("the call has ended".to_owned()));
+            call.note_leg_ended(far.leg.id(), 200, "the other party left", &by);
         }
     }
 }
 
-fn play_or_clear(leg: &mut SipLeg, wanted: bool, item: &ItemKey, music: Option<&[i16]>) {
-    leg.clear();
-    if let Some(music) = music.filter(|_| wanted) {
-        leg.play(item, music);
-        leg.end_item(item);
+impl Music {
+    /// Lets `leg` hear `music` over and over, or stops it.
+    fn play(&mut self, leg: &mut SipLeg, wanted: bool, music: Option<&[i16]>) {
+        if !wanted {
+            if self.playing.take().is_some() {
+                leg.clear();
+            }
+            return;
+        }
+        if let (None, Some(music)) = (&self.playing, music) {
+            // A name of its own each time: what was cleared once is not played again.
+            self.count += 1;
+            let item = ItemKey::from(format!("hold-{}", self.count).as_str());
+            leg.play(&item, music);
+            leg.end_item(&item);
+            self.playing = Some(item);
+        }
+    }
+
+    fn finished(&mut self, item: &ItemKey) {
+        self.playing.take_if(|playing| playing == item);
     }
 }
 
-fn bridged(call: &mut Call, far: &SipLeg, relay: bool) {
-    let legs = vec![call.leg.id().to_string(), far.id().to_string()];
+fn bridged(call: &mut Call, far: LegId, relay: bool) {
+    let legs = vec![call.leg.id().to_string(), far.to_string()];
     let mode = if relay { "relay" } else { "transcode" };
     call.ledger.record(CallEventKind::Bridged { legs, mode: mode.to_owned() });
     call.phase(Phase::InCall, Floor::None);
 }
 
-fn leg_ended(call: &mut Call, leg: &SipLeg, status: u16, reason: &str, by: &str) {
-    let (leg, reason, by) = (leg.id().to_string(), reason.to_owned(), by.to_owned());
-    call.ledger.record(CallEventKind::LegEnded { leg, status, reason, by });
-}
-
-fn transferred(call: &mut Call, state: &str, to: &str, status: u16) {
-    let (state, to) = (state.to_owned(), to.to_owned());
-    call.ledger.record(CallEventKind::Transfer { state, to, status });
-}
-
 /// As [`LegSignal::MediaChanged`] says it.
 const HELD: &str = "held_by_peer";
+const NOBODY: &str = "nobody has answered the call yet";
+/// How long a party that has switched its codec must have left it alone before its packets pass again; times the
+/// square of how often it has.
+const SWITCH_PAUSE: Duration = Duration::from_secs(1);

@@ -216,9 +216,9 @@ pub struct DialKit {
     pub endpoint: EndpointHandle,
 }
 
-/// A leg we dialled, answered.
-pub struct AnsweredLeg {
-    /// The leg. Dropped before its permit: the trunk's channel is free only when the leg is gone.
+/// A party of a call.
+pub struct Party {
+    /// Its leg. Dropped before its permit: the trunk's channel is free only when the leg is gone.
     pub leg: SipLeg,
     /// Its channel.
     pub permit: Permit,
@@ -233,7 +233,7 @@ pub enum DialNews {
     /// The present target rings, or plays early media ([`LegSignal::Audio`], [`LegSignal::Sent`] and keys).
     Signal(LegSignal),
     /// Somebody answered. Nothing follows.
-    Answered(Box<AnsweredLeg>),
+    Answered(Box<Party>),
     /// Nobody did. Nothing follows.
     Failed(DialFailure),
 }
@@ -461,7 +461,7 @@ impl Dialling {
         let Calling { leg, permit, target, .. } = *calling;
         let Some(trunk) = self.report(target, AttemptOutcome::Answered) else { return };
         metrics::counter!("tandem_dials_total", "outcome" => "answered").increment(1);
-        self.news.push_back(DialNews::Answered(Box::new(AnsweredLeg { leg, permit, trunk })));
+        self.news.push_back(DialNews::Answered(Box::new(Party { leg, permit, trunk })));
     }
 
     fn refused(&mut self, hang_up: HangUp) {

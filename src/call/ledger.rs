@@ -12,7 +12,7 @@ use crate::time::UnixMs;
 pub struct Ending {
     /// In one word.
     pub disposition: Disposition,
-    /// `caller`, `assistant`, `api`, `system`.
+    /// `caller`, `callee`, `assistant`, `api`, `system`.
     pub by: String,
     /// The status that fits the end.
     pub sip_status: u16,

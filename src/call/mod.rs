@@ -19,10 +19,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
+use crate::id::LegId;
 use crate::provider::{Event, Session};
-use crate::rtp::ItemKey;
+use crate::rtp::{ItemKey, PlayedItem};
 use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
+use crate::sip::trunk::Trunk;
 use crate::sip::ua::HangupReason;
 
 pub mod assistant;
@@ -35,13 +37,16 @@ pub mod ledger;
 pub mod levels;
 pub mod outgoing;
 pub mod recording;
+pub mod replace;
 pub mod tools;
+pub mod transfer;
 pub mod worker;
 
-use dial::Permit;
+use dial::{Party, Permit};
 use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
 use recording::{Recorder, RecordingWriter};
+use transfer::{Far, MoveNews, Mover, Moving, Outcome, Reach};
 
 /// The call has ended; nothing more can be done with it. How it ended is in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +58,15 @@ enum Wake {
     Leg(LegSignal),
     Command(CallCommand),
     Provider(Event),
+    Move(MoveNews),
+    /// Another party is on the near leg now; what the one before did not hear to its end.
+    Swapped(Vec<PlayedItem>),
     Deadline,
     Stop,
 }
 
-/// What a call needs from its surroundings.
-pub struct Parts {
-    /// The caller.
-    pub leg: SipLeg,
+/// What a call consists of before it has a party.
+pub struct Frame {
     /// Its record, opened.
     pub ledger: Ledger,
     /// Where others put their commands.
@@ -73,10 +79,8 @@ pub struct Parts {
     pub recordings: Option<RecordingWriter>,
     /// Runs what must not run on a media worker.
     pub runtime: tokio::runtime::Handle,
-    /// Its channel, held until the leg is gone.
-    pub permit: Permit,
-    /// We placed the call.
-    pub placed: bool,
+    /// Whom it can reach.
+    pub reach: Reach,
 }
 
 /// One conversation with one caller.
@@ -97,35 +101,48 @@ pub struct Call {
     audio: Vec<i16>,
     sent: Vec<i16>,
     prompts: u32,
+    reach: Box<Reach>,
+    /// The leg's.
+    trunk: Arc<Trunk>,
+    /// Somebody is about to take a place in the call.
+    moving: Option<Box<Moving>>,
+    /// Who has taken the place of the flow.
+    joined: Far,
     /// After the leg: its channel is free once it has said goodbye.
     permit: Permit,
     // After the leg: a record is closed once the leg has said goodbye.
     ledger: Ledger,
-    _listed: Listed,
+    listed: Listed,
 }
 
 impl Call {
-    /// The call of these parts. It does nothing until it is told to.
-    pub fn new(parts: Parts) -> Self {
+    /// A call with this party, whom we have called (`placed`) or who calls us. It does nothing until it is told to.
+    pub fn new(frame: Frame, party: Party, placed: bool) -> Self {
+        let mut listed = frame.listed;
+        listed.own(party.leg.id());
         Self {
-            leg: parts.leg,
-            inbox: parts.inbox,
-            stop: Box::pin(parts.stop.cancelled_owned()),
+            leg: party.leg,
+            inbox: frame.inbox,
+            stop: Box::pin(frame.stop.cancelled_owned()),
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             timer_armed: false,
             timer_at: None,
-            recordings: parts.recordings,
+            recordings: frame.recordings,
             recorder: None,
-            runtime: parts.runtime,
+            runtime: frame.runtime,
             answered: false,
-            outbound: parts.placed,
+            outbound: placed,
             over: None,
             audio: Vec::with_capacity(960),
             sent: Vec::with_capacity(480),
             prompts: 0,
-            permit: parts.permit,
-            ledger: parts.ledger,
-            _listed: parts.listed,
+            reach: Box::new(frame.reach),
+            trunk: party.trunk,
+            moving: None,
+            joined: None,
+            permit: party.permit,
+            ledger: frame.ledger,
+            listed,
         }
     }
 
@@ -191,7 +208,7 @@ impl Call {
             match self.next(None, Some(until)).await? {
                 Wake::Deadline => return Ok(()),
                 Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
-                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+                _ => {}
             }
         }
     }
@@ -218,7 +235,11 @@ impl Call {
                     return Ok(());
                 }
                 Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
-                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+                Wake::Swapped(_) => {
+                    self.leg.play(&item, pcm);
+                    self.leg.end_item(&item);
+                }
+                _ => {}
             }
         }
     }
@@ -243,7 +264,7 @@ impl Call {
                     self.leg.end_item(&item);
                     return Ok(());
                 }
-                Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Stop => {}
+                _ => {}
             }
         }
     }
@@ -298,34 +319,70 @@ impl Call {
         }
     }
 
-    /// Waits for what the present step must know of. Hang-ups, commands that end the call, hold, keys
+    /// Waits for what the present step must know of. Hang-ups, commands that end the call, hold, keys, transfers
     /// and recording are dealt with here, for every step alike.
     async fn next(
         &mut self,
         mut session: Option<&mut (dyn Session + '_)>,
         deadline: Option<Instant>,
     ) -> Result<Wake, Over> {
-        if let Some(Over) = self.is_over() {
-            return Err(Over);
-        }
-        self.timer_armed = deadline.is_some();
-        if let Some(deadline) = deadline
-            && self.timer_at != Some(deadline)
-        {
-            self.timer.as_mut().reset(deadline.into());
-            self.timer_at = Some(deadline);
-        }
-        let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
-        self.noted(&wake);
-        match &wake {
-            Wake::Leg(LegSignal::Transfer(_)) => self.leg.reject_transfer(StatusCode::DECLINE),
-            Wake::Command(CallCommand::Dtmf { digits }) => {
-                let digits = digits.clone();
-                self.leg.send_dtmf(&digits);
+        loop {
+            if let Some(Over) = self.is_over() {
+                return Err(Over);
             }
-            Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline | Wake::Stop => {}
+            self.timer_armed = deadline.is_some();
+            if let Some(deadline) = deadline
+                && self.timer_at != Some(deadline)
+            {
+                self.timer.as_mut().reset(deadline.into());
+                self.timer_at = Some(deadline);
+            }
+            let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
+            if let Some(wake) = self.sorted(wake) {
+                return Ok(wake);
+            }
         }
-        if self.over.is_some() { Err(Over) } else { Ok(wake) }
+    }
+
+    /// What is left for the present step.
+    fn sorted(&mut self, wake: Wake) -> Option<Wake> {
+        if matches!(wake, Wake::Leg(LegSignal::HungUp(_))) && self.left(Mover::Near) {
+            return None;
+        }
+        self.noted(&wake);
+        if self.over.is_some() {
+            return None;
+        }
+        let mut far = None;
+        let outcome = match self.other_parties(&mut far, wake) {
+            Ok(outcome) => outcome,
+            Err(wake) => return self.alone(wake),
+        };
+        self.joined = far;
+        match outcome {
+            Outcome::Replaced(cleared) if self.joined.is_none() => Some(Wake::Swapped(cleared)),
+            Outcome::Replaced(_) | Outcome::Open | Outcome::Over => None,
+        }
+    }
+
+    /// Commands that mean something else where there is a second party.
+    fn alone(&mut self, wake: Wake) -> Option<Wake> {
+        match wake {
+            Wake::Command(CallCommand::Dtmf { digits, taken }) => {
+                if self.answered {
+                    taken.yes();
+                    self.leg.send_dtmf(&digits);
+                } else {
+                    taken.no("the call has not been answered yet");
+                }
+                None
+            }
+            Wake::Command(CallCommand::Hold { taken, .. }) => {
+                taken.no("the call is not joined with another party: there is nobody to keep waiting");
+                None
+            }
+            other => Some(other),
+        }
     }
 
     /// Deals with what is the same in every state.
@@ -354,7 +411,7 @@ impl Call {
                 self.leg.hang_up(HangupReason { protocol: "Q.850", cause: 41, text: text.clone() });
                 self.end(Ending::new(Disposition::Interrupted, "system", 503, text));
             }
-            Wake::Leg(_) | Wake::Command(_) | Wake::Provider(_) | Wake::Deadline => {}
+            _ => {}
         }
     }
 
@@ -374,6 +431,11 @@ impl Call {
         }
         if let Poll::Ready(Some(command)) = self.inbox.poll_recv(cx) {
             return Poll::Ready(Wake::Command(command));
+        }
+        if let Some(moving) = &mut self.moving
+            && let Poll::Ready(news) = moving.poll(cx)
+        {
+            return Poll::Ready(Wake::Move(news));
         }
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Stop);
@@ -437,7 +499,12 @@ impl Call {
     }
 
     fn is_over(&self) -> Option<Over> {
-        self.over.as_ref().map(|_| Over)
+        (self.over.is_some() || self.joined.is_some()).then_some(Over)
+    }
+
+    fn note_leg_ended(&mut self, leg: LegId, status: u16, reason: &str, by: &str) {
+        let (leg, reason, by) = (leg.to_string(), reason.to_owned(), by.to_owned());
+        self.ledger.record(CallEventKind::LegEnded { leg, status, reason, by });
     }
 
     fn now_ms(&self) -> u64 {
@@ -479,14 +546,21 @@ const PROMPT_SLACK: Duration = Duration::from_secs(2);
 /// Short prompts of our own, made once.
 #[derive(Debug, Clone)]
 pub struct Prompts {
-    /// Said when the assistant is lost in mid-call and the call must end.
+    /// Said when the assistant is lost in mid-call, or nobody can be called, and the call must end.
     pub apology: Arc<[i16]>,
+    /// Said when somebody was called for a caller and did not answer, and nothing else is left.
+    pub nobody: Arc<[i16]>,
 }
 
 impl Prompts {
     /// Speaks the prompts with the built-in voice.
     pub fn spoken() -> Self {
-        let words = "I am sorry, we have a technical problem. Please call again in a moment. Goodbye.";
-        Self { apology: crate::audio::voice::speak(words).into() }
+        let spoken = |words: &str| crate::audio::voice::speak(words).into();
+        Self {
+            apology: spoken(
+                "I am sorry, we have a technical problem. Please call again in a moment. Goodbye.",
+            ),
+            nobody: spoken("I am sorry, nobody can take your call at the moment. Goodbye."),
+        }
     }
 }

@@ -4,15 +4,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::dial::{AnsweredLeg, DialFailure, DialNews, Dialling};
-use super::handle::{CallCommand, Listed};
+use super::dial::{DialFailure, DialNews, Dialling, Party};
+use super::handle::CallCommand;
 use super::hunt::disposition;
-use super::ledger::{Ending, Ledger};
-use super::recording::RecordingWriter;
-use super::{Call, Parts};
+use super::ledger::Ending;
+use super::{Call, Frame};
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::sip::leg::LegSignal;
 
@@ -20,18 +18,8 @@ use crate::sip::leg::LegSignal;
 pub struct Outgoing {
     /// The hunt.
     pub dialling: Dialling,
-    /// Its record, opened.
-    pub ledger: Ledger,
-    /// Where others put their commands.
-    pub inbox: mpsc::Receiver<CallCommand>,
-    /// Ends the call.
-    pub stop: CancellationToken,
-    /// Its place in the table of live calls.
-    pub listed: Listed,
-    /// Set when the organization wants recordings.
-    pub recordings: Option<RecordingWriter>,
-    /// Runs what must not run on a media worker.
-    pub runtime: tokio::runtime::Handle,
+    /// The rest of the call.
+    pub frame: Frame,
 }
 
 enum Woken {
@@ -43,16 +31,16 @@ enum Woken {
 impl Outgoing {
     /// Dials until somebody answers. Without an answer the record is closed, and says why.
     pub async fn answered(mut self: Box<Self>) -> Option<Box<Call>> {
-        let mut stop = Box::pin(self.stop.clone().cancelled_owned());
+        let mut stop = Box::pin(self.frame.stop.clone().cancelled_owned());
         let mut ringing = false;
         loop {
             match std::future::poll_fn(|cx| self.poll(cx, stop.as_mut())).await {
-                Woken::Dial(DialNews::Note(note)) => self.ledger.record(note),
+                Woken::Dial(DialNews::Note(note)) => self.frame.ledger.record(note),
                 Woken::Dial(DialNews::Signal(signal)) => {
                     self.drain_audio(&signal);
                     if matches!(signal, LegSignal::Ringing { .. }) && !std::mem::replace(&mut ringing, true) {
                         let (phase, floor) = (Phase::Ringing, Floor::None);
-                        self.ledger.record(CallEventKind::Phase { phase, floor });
+                        self.frame.ledger.record(CallEventKind::Phase { phase, floor });
                     }
                 }
                 Woken::Dial(DialNews::Answered(answered)) => return Some(self.call(*answered)),
@@ -64,13 +52,8 @@ impl Outgoing {
                     let reason = "the server is stopping".to_owned();
                     return self.given_up(Disposition::Interrupted, "system", 503, reason);
                 }
-                // Nobody is there yet.
-                Woken::Command(
-                    CallCommand::Say { .. }
-                    | CallCommand::Transfer { .. }
-                    | CallCommand::Hold { .. }
-                    | CallCommand::Dtmf { .. },
-                ) => {}
+                // Nobody is there yet; whoever asks is told so by the command that is dropped.
+                Woken::Command(_) => {}
             }
         }
     }
@@ -79,7 +62,7 @@ impl Outgoing {
         if let Poll::Ready(news) = self.dialling.poll(cx) {
             return Poll::Ready(Woken::Dial(news));
         }
-        if let Poll::Ready(Some(command)) = self.inbox.poll_recv(cx) {
+        if let Poll::Ready(Some(command)) = self.frame.inbox.poll_recv(cx) {
             return Poll::Ready(Woken::Command(command));
         }
         stop.poll(cx).map(|()| Woken::Stop)
@@ -94,18 +77,8 @@ impl Outgoing {
         }
     }
 
-    fn call(self, answered: AnsweredLeg) -> Box<Call> {
-        let mut call = Box::new(Call::new(Parts {
-            leg: answered.leg,
-            ledger: self.ledger,
-            inbox: self.inbox,
-            stop: self.stop,
-            listed: self.listed,
-            recordings: self.recordings,
-            runtime: self.runtime,
-            permit: answered.permit,
-            placed: true,
-        }));
+    fn call(self, answered: Party) -> Box<Call> {
+        let mut call = Box::new(Call::new(self.frame, answered, true));
         call.is_up();
         call
     }
@@ -117,7 +90,7 @@ impl Outgoing {
             Disposition::NoAnswer if !failure.timed_out => "callee",
             _ => "system",
         };
-        self.ledger.end(Instant::now(), Ending::new(disposition, by, failure.status, failure.reason));
+        self.frame.ledger.end(Instant::now(), Ending::new(disposition, by, failure.status, failure.reason));
         None
     }
 
@@ -130,7 +103,7 @@ impl Outgoing {
     ) -> Option<Box<Call>> {
         // Dropping the hunt gives up whatever rings: first, so that CANCEL has left when the record is closed.
         drop(self.dialling);
-        self.ledger.end(Instant::now(), Ending::new(disposition, by, status, reason));
+        self.frame.ledger.end(Instant::now(), Ending::new(disposition, by, status, reason));
         None
     }
 }

@@ -25,7 +25,7 @@ enum CallCommand {
     List(ListArgs),
     /// Call somebody; an assistant or a flow runs once they answer.
     #[command(
-        before_help = "Examples:\n  tandem call start +15550123 --assistant reception --organization acme\n  tandem call start sip:bob@192.0.2.7 --flow 100 --trunk pbx"
+        before_help = "Examples:\n  tandem call start +15550123 --assistant reception --organization acme\n  tandem call start sip:bob@192.0.2.7 --flow 100 --trunk pbx\n  tandem call start +15550123 --watch"
     )]
     Start(dial::StartArgs),
     /// Move a bridged call to somebody else.

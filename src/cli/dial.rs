@@ -4,8 +4,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::call::text;
 use super::client::Client;
 use super::failure::Failure;
+use super::tail::{self, TailArgs};
 use crate::id::CallId;
 
 /// What `call start` takes.
@@ -14,8 +16,8 @@ pub struct StartArgs {
     /// Number or SIP URI to call.
     #[arg(value_name = "TO")]
     to: String,
-    /// The assistant that talks to whoever answers.
-    #[arg(long, value_name = "NAME", required_unless_present = "flow", conflicts_with = "flow")]
+    /// The assistant that talks to whoever answers [default: the only one there is]
+    #[arg(long, value_name = "NAME", conflicts_with = "flow")]
     assistant: Option<String>,
     /// A number of yours whose flow runs once somebody answers.
     #[arg(long, value_name = "NUMBER")]
@@ -32,6 +34,9 @@ pub struct StartArgs {
     /// Seconds it may ring.
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=180))]
     timeout: u64,
+    /// Follow the call until it ends, as `tandem call tail` does.
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Starts a call and prints its id. Each run is a call of its own: the client makes a new `Idempotency-Key`.
@@ -50,10 +55,15 @@ pub(super) async fn start(context: &Context, client: &Client, args: StartArgs) -
         }
     }
     let answer = client.post("/api/v1/calls", "application/json", body.to_string()).await?;
-    if context.output.json {
-        return context.output.document(&answer);
+    let watched = args.watch.then(|| text(&answer["id"]).parse::<CallId>());
+    match watched {
+        Some(Ok(id)) => {
+            context.output.remark(&format!("call {id}"));
+            tail::run(context, client, &TailArgs::of(id)).await
+        }
+        _ if context.output.json => context.output.document(&answer),
+        _ => context.output.line(&text(&answer["id"])),
     }
-    context.output.line(&super::call::text(&answer["id"]))
 }
 
 /// Tells a call something; prints its id.

@@ -27,6 +27,13 @@ pub struct TailArgs {
     since: Option<u64>,
 }
 
+impl TailArgs {
+    /// One call, from its start.
+    pub(super) fn of(id: CallId) -> Self {
+        Self { id: Some(id), since: None }
+    }
+}
+
 pub(super) async fn run(context: &Context, client: &Client, args: &TailArgs) -> Result<(), Failure> {
     let topic = args.id.map_or_else(|| "wall".to_owned(), |id| format!("call:{id}"));
     let since = args.since.or(args.id.map(|_| 0));

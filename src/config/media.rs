@@ -1,5 +1,6 @@
 //! The `[media]` section: RTP ports, codecs, workers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -35,6 +36,9 @@ pub struct Media {
     /// Listen for DTMF tones in the audio, for peers without telephone-event. Costs CPU and can take
     /// speech for a key, so it is off.
     pub inband_dtmf: bool,
+    /// WAV file that a party hears over and over while another keeps it waiting. Absent: silence.
+    #[schemars(example = &"/etc/tandem/hold.wav")]
+    pub hold_music: Option<PathBuf>,
     /// Priority of the workers under real-time scheduling (SCHED_FIFO), 1 to 99, where the system allows
     /// it. 0: ordinary scheduling.
     #[schemars(range(max = 99))]
@@ -59,6 +63,7 @@ impl Default for Media {
             rtp_timeout: Duration::from_secs(60),
             reorder_window: Duration::from_millis(40),
             inband_dtmf: false,
+            hold_music: None,
             realtime_priority: 10,
             max_playout: Duration::from_secs(600),
             port_quarantine: Duration::from_secs(30),

@@ -170,6 +170,16 @@ impl Rules<'_> {
                 format!("widen the range, or set sip.max_calls = {pairs}"),
             );
         }
+        if let Some(path) = &self.config.media.hold_music
+            && let Err(reason) = looks_like_wav(path)
+        {
+            let message = format!("the music {} cannot be played: {reason}", path.display());
+            self.error(
+                "media.hold_music",
+                message,
+                "name a WAV file, PCM or μ-law, or remove the key for silence",
+            );
+        }
         let mut seen = Vec::new();
         for (index, codec) in self.config.media.codecs.iter().enumerate() {
             if seen.contains(codec) {
@@ -431,6 +441,17 @@ const SOCKET_PATH_MAX: usize = 107;
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let wildcard = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || (wildcard && a.is_ipv4() == b.is_ipv4()))
+}
+
+/// Whether a file can be read and begins as a WAV file does; the server reads the rest when it starts.
+fn looks_like_wav(path: &std::path::Path) -> Result<(), String> {
+    let mut head = [0; 12];
+    let mut file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    std::io::Read::read_exact(&mut file, &mut head).map_err(|_| "it is no WAV file".to_owned())?;
+    match (&head[..4], &head[8..]) {
+        (b"RIFF", b"WAVE") => Ok(()),
+        _ => Err("it is no WAV file".to_owned()),
+    }
 }
 
 fn check_no_dot(name: &str) -> Result<(), super::values::ValueError> {

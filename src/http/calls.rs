@@ -1,6 +1,7 @@
 //! Calls over REST: list, show, transcript, events, end, say. The live feed's commands end here too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::auth::Caller;
 use super::problem::{FieldError, Problem, store_problem};
-use crate::call::handle::{CallCommand, CommandError};
+use crate::call::handle::{CallCommand, CommandError, Taken};
 use crate::event::TranscriptLine;
 use crate::id::CallId;
 use crate::store::{CallFilter, CallRecord, StoreError};
@@ -141,7 +142,7 @@ pub struct Say {
 /// `POST /api/v1/calls/{id}/say`: the assistant says these words. 202: the call has been told.
 ///
 /// # Errors
-/// As [`end`]; 422 for words that are empty or too long.
+/// As [`end`]; 409 without an assistant, 422 for words that are empty or too long.
 pub async fn say(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -199,7 +200,7 @@ pub async fn say_on_call(api: &Api, caller: &Caller, id: &str, text: &str) -> Re
             }],
         ));
     }
-    command(api, caller, id, CallCommand::Say { text: text.to_owned() }).await
+    ask(api, caller, id, |taken| CallCommand::Say { text: text.to_owned(), taken }).await
 }
 
 /// What a new subscriber of a wall starts from.
@@ -240,6 +241,26 @@ pub(super) async fn command(
         CommandError::Gone => Problem::conflict("the call has ended"),
         CommandError::Busy => Problem::unavailable("the call does not keep up; try again"),
     })
+}
+
+/// Asks a live call for something that it takes only in some states.
+///
+/// # Errors
+/// As [`end`]; 409 with the reason when the call does not take it.
+pub(super) async fn ask(
+    api: &Api,
+    caller: &Caller,
+    id: &str,
+    what: impl FnOnce(Taken) -> CallCommand,
+) -> Result<(), Problem> {
+    let (taken, told) = Taken::ask();
+    command(api, caller, id, what(taken)).await?;
+    match tokio::time::timeout(ANSWER_TIME, told).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(why))) => Err(Problem::conflict(why)),
+        Ok(Err(_)) => Err(Problem::conflict("the call cannot do that in its present state")),
+        Err(_) => Err(Problem::unavailable("the call does not keep up; try again")),
+    }
 }
 
 /// The call, if this caller may see it. One they may not see does not exist for them.
@@ -343,3 +364,5 @@ fn clock(ms: u64, point: char) -> String {
 const LIST_DEFAULT: u32 = 50;
 const LIST_MOST: u32 = 200;
 const LONGEST_SAY: usize = 2000;
+/// A call answers within a few slots of its grid.
+const ANSWER_TIME: Duration = Duration::from_secs(5);

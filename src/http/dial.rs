@@ -12,12 +12,11 @@ use serde_json::json;
 
 use super::Api;
 use super::auth::Caller;
-use super::calls::command;
+use super::calls::ask;
 use super::problem::{FieldError, Problem, store_problem};
 use crate::call::dial::{DialRequest, DialSource, DialTarget, RouteRefusal};
 use crate::call::handle::CallCommand;
-use crate::config::flow::Step;
-use crate::routing::directory::Route;
+use crate::routing::directory::{Route, Unclear};
 use crate::store::idempotency::{IdempotencyKey, Known};
 
 /// Body of `POST /api/v1/calls`.
@@ -30,7 +29,7 @@ pub struct StartCall {
     from: Option<String>,
     /// Owner; a token of one organization needs none.
     organization: Option<String>,
-    /// The assistant that talks to whoever answers.
+    /// The assistant that talks to whoever answers; absent, the only one there is, or the built-in one.
     assistant: Option<String>,
     /// A number of ours whose flow runs once somebody answers.
     flow: Option<String>,
@@ -97,11 +96,13 @@ pub struct TransferCall {
     trunk: Option<String>,
 }
 
-/// `POST /api/v1/calls/{id}/transfer`: somebody else takes the callee's place once they answer. 202: the
-/// call has been told; `call.transfer` events say how it ends.
+/// `POST /api/v1/calls/{id}/transfer`: somebody else takes the place of the callee, or of the flow and its
+/// assistant, once they answer; or, over a trunk with `refer = "pass"`, the caller's side is asked to call them.
+/// 202: it is tried; `call.transfer` events say how it ends.
 ///
 /// # Errors
-/// 403, 404 and 409 as for ending a call; 422 for something that cannot be dialled.
+/// 403, 404 and 409 as for ending a call; 409 also for a call that is not answered or is being transferred
+/// already, 422 for something that cannot be dialled.
 pub async fn transfer(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -111,8 +112,7 @@ pub async fn transfer(
     let wanted: TransferCall = serde_json::from_str(&body)
         .map_err(|e| Problem::bad_request(format!("the body must be {{\"to\": \"...\"}}: {e}")))?;
     let to = target(&wanted.to).map_err(|error| invalid(vec![error]))?;
-    let transfer = CallCommand::Transfer { by: "api".to_owned(), to, trunk: wanted.trunk, done: None };
-    command(&api, &caller, &id, transfer).await?;
+    ask(&api, &caller, &id, |taken| CallCommand::Transfer { to, trunk: wanted.trunk, taken }).await?;
     Ok(told(&id))
 }
 
@@ -127,7 +127,7 @@ pub struct HoldCall {
 /// again.
 ///
 /// # Errors
-/// As [`transfer`].
+/// As [`transfer`]; 409 for a call that is not joined with another party.
 pub async fn hold(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -136,7 +136,7 @@ pub async fn hold(
 ) -> Result<Response, Problem> {
     let wanted: HoldCall = serde_json::from_str(&body)
         .map_err(|e| Problem::bad_request(format!("the body must be {{\"on\": true}}: {e}")))?;
-    command(&api, &caller, &id, CallCommand::Hold { on: wanted.on }).await?;
+    ask(&api, &caller, &id, |taken| CallCommand::Hold { on: wanted.on, taken }).await?;
     Ok(told(&id))
 }
 
@@ -163,7 +163,7 @@ pub async fn dtmf(
     if wanted.digits.is_empty() || wanted.digits.len() > KEYS_MAX || !wanted.digits.chars().all(known) {
         return Err(invalid(vec![field("/digits", "format", "1 to 64 of 0-9, *, #, A-D")]));
     }
-    command(&api, &caller, &id, CallCommand::Dtmf { digits: wanted.digits }).await?;
+    ask(&api, &caller, &id, |taken| CallCommand::Dtmf { digits: wanted.digits, taken }).await?;
     Ok(told(&id))
 }
 
@@ -201,21 +201,21 @@ fn checked(api: &Api, caller: &Caller, wanted: StartCall) -> Result<(DialRequest
 fn route(api: &Api, caller: &Caller, wanted: &StartCall) -> Result<Route, FieldError> {
     let organization = caller.organization.clone().or_else(|| wanted.organization.clone());
     match (&wanted.assistant, &wanted.flow) {
-        (Some(assistant), None) => {
-            let organization =
-                organization.ok_or_else(|| field("/organization", "missing", "whose assistant it is"))?;
-            if !api.dialer.has_assistant(&organization, assistant) {
-                return Err(field("/assistant", "unknown", "the organization has no such assistant"));
-            }
-            let flow = [Step::Assistant { assistant: assistant.clone() }].into();
-            let recording = api.dialer.records(&organization);
-            Ok(Route { organization: Some(organization), flow, recording })
+        (assistant, None) => {
+            let found = api.dialer.conversation(organization.as_deref(), assistant.as_deref());
+            found.map_err(|unclear| match unclear {
+                Unclear::Unknown => field("/assistant", "unknown", "there is no such assistant"),
+                Unclear::Several(names) => {
+                    let message = format!("more than one fits; give assistant and organization: {names}");
+                    field("/assistant", "ambiguous", &message)
+                }
+            })
         }
         (None, Some(number)) => {
             let route = api.dialer.route(number).filter(|route| caller.sees(route.organization.as_deref()));
             route.ok_or_else(|| field("/flow", "unknown", "no number of yours; its flow is what would run"))
         }
-        _ => Err(field("/assistant", "missing", "give either assistant or flow")),
+        (Some(_), Some(_)) => Err(field("/assistant", "exclusive", "give either assistant or flow")),
     }
 }
 

@@ -85,14 +85,14 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         method: "post",
         path: "/api/v1/calls/{id}/transfer",
-        summary: "Moves a bridged call: somebody else takes the callee's place once they answer.",
+        summary: "Moves a call: somebody else takes the place of the callee or the assistant once they answer.",
         query: &[],
         body: Some(r#"{"to": "+15550123", "trunk": "optional"}"#),
         statuses: &[
-            (202, "Told"),
+            (202, "It is tried; call.transfer events say how it ends"),
             (403, "Read only"),
             (404, "No such call"),
-            (409, "It has ended"),
+            (409, "It has ended, is not answered, or is being transferred already"),
             (422, "No target"),
         ],
         open: false,
@@ -103,7 +103,12 @@ const OPERATIONS: &[Operation] = &[
         summary: "Puts the parties of a bridged call on hold, or takes them back.",
         query: &[],
         body: Some(r#"{"on": true}"#),
-        statuses: &[(202, "Told"), (403, "Read only"), (404, "No such call"), (409, "It has ended")],
+        statuses: &[
+            (202, "Done"),
+            (403, "Read only"),
+            (404, "No such call"),
+            (409, "It has ended, or is not joined with another party"),
+        ],
         open: false,
     },
     Operation {

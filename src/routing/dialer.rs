@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use tracing::{Instrument as _, info_span};
 
-use super::directory::{Route, Snapshot};
+use super::directory::{Route, Snapshot, Unclear};
 use super::flow;
 use super::plan::Situation;
 use super::switchboard::{Counted, Exchange};
-use crate::call::dial::{DialKit, DialRequest, Dialling, RouteRefusal};
+use crate::call::Frame;
+use crate::call::dial::{DialRequest, Dialling, RouteRefusal};
 use crate::call::handle::CallHandle;
 use crate::call::ledger::Ledger;
 use crate::call::outgoing::Outgoing;
+use crate::call::transfer::Reach;
 use crate::event::{CallCreated, CallEvent, CallEventKind, Direction};
 use crate::id::CallId;
 use crate::time::UnixMs;
@@ -34,16 +36,17 @@ impl Dialer {
         self.exchange.upgrade().and_then(|exchange| exchange.directory.now().route(number))
     }
 
-    /// Whether the organization has that assistant.
-    pub fn has_assistant(&self, organization: &str, assistant: &str) -> bool {
-        self.exchange.upgrade().is_some_and(|exchange| {
-            exchange.directory.now().assistant(Some(organization), assistant).is_some()
-        })
-    }
-
-    /// Whether the organization has agreed to recordings.
-    pub fn records(&self, organization: &str) -> bool {
-        self.exchange.upgrade().is_some_and(|exchange| exchange.directory.now().records(organization))
+    /// Who talks once somebody answers; see [`Snapshot::conversation`].
+    ///
+    /// # Errors
+    /// When that is nobody, or more than one.
+    pub fn conversation(
+        &self,
+        organization: Option<&str>,
+        assistant: Option<&str>,
+    ) -> Result<Route, Unclear> {
+        let exchange = self.exchange.upgrade().ok_or(Unclear::Unknown)?;
+        exchange.directory.now().conversation(organization, assistant)
     }
 
     /// Starts a call; `then` runs once somebody answers. The call's record exists when this returns, and
@@ -66,21 +69,26 @@ impl Dialer {
         metrics::counter!("tandem_calls_total", "direction" => "outbound").increment(1);
         let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started);
         let directory = exchange.directory.now();
-        let situation = Situation { kit: exchange.kit(), ..Situation::default() };
+        let situation = Situation::default();
         let steps = exchange.planner.plan(&directory, &then, &situation).instrument(span.clone()).await;
         let stop = exchange.workers.stop_token().child_token();
         let (handle, inbox) = CallHandle::new(id, stop.clone());
         let listed = exchange.calls.enter(handle);
         let recordings = exchange.recordings.clone().filter(|_| then.recording);
-        let kit = DialKit { outbound: Arc::clone(&exchange.outbound), endpoint: exchange.endpoint.clone() };
+        let reach = Reach {
+            from: dial.from.clone(),
+            organization: then.organization.clone(),
+            ..exchange.reach(&situation)
+        };
+        let kit = reach.kit.clone();
         let runtime = tokio::runtime::Handle::current();
+        let frame = Frame { ledger, inbox, stop, listed, recordings, runtime, reach };
         let placed = exchange.workers.place(move |surroundings| {
             let life = async move {
                 metrics::gauge!("tandem_calls_active").increment(1.0);
                 let _counted = Counted;
                 let dialling = Dialling::start(kit, surroundings.pacer, dial);
-                let outgoing = Outgoing { dialling, ledger, inbox, stop, listed, recordings, runtime };
-                if let Some(call) = Box::pin(Box::new(outgoing).answered()).await {
+                if let Some(call) = Box::pin(Box::new(Outgoing { dialling, frame }).answered()).await {
                     Box::pin(flow::run(call, steps)).await;
                 }
             };

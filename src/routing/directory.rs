@@ -36,6 +36,15 @@ pub struct Route {
     pub recording: bool,
 }
 
+/// Why nobody was found to talk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unclear {
+    /// No assistant of that name.
+    Unknown,
+    /// More than one; their names and owners.
+    Several(String),
+}
+
 impl Snapshot {
     /// Reads everything from the store. A flow that cannot be read is left out and logged: it was checked
     /// when it was applied.
@@ -96,6 +105,42 @@ impl Snapshot {
     /// The assistant of that organization and name.
     pub fn assistant(&self, organization: Option<&str>, name: &str) -> Option<&Assistant> {
         self.assistants.get(&(organization?.to_owned(), name.to_owned()))
+    }
+
+    /// What a call of ours does once it is answered: talks to `assistant`. A name that only one
+    /// organization has needs no `organization`; without a name, the only assistant there is talks, or the
+    /// built-in one while none is declared.
+    ///
+    /// # Errors
+    /// When that is nobody, or more than one.
+    pub fn conversation(
+        &self,
+        organization: Option<&str>,
+        assistant: Option<&str>,
+    ) -> Result<Route, Unclear> {
+        let fits = |(owner, name): &&(String, String)| {
+            organization.is_none_or(|organization| organization == owner)
+                && assistant.is_none_or(|assistant| assistant == name)
+        };
+        let mut found: Vec<_> = self.assistants.keys().filter(fits).collect();
+        found.sort();
+        match (found.as_slice(), assistant) {
+            ([(owner, name)], _) => Ok(Route {
+                organization: Some(owner.clone()),
+                flow: [Step::Assistant { assistant: name.clone() }].into(),
+                recording: self.records(owner),
+            }),
+            ([], None) => Ok(Route {
+                organization: organization.map(str::to_owned),
+                flow: [Step::Assistant { assistant: String::new() }].into(),
+                recording: organization.is_some_and(|organization| self.records(organization)),
+            }),
+            ([], Some(_)) => Err(Unclear::Unknown),
+            (several, _) => {
+                let names = several.iter().map(|(owner, name)| format!("{name} of {owner}"));
+                Err(Unclear::Several(names.collect::<Vec<_>>().join(", ")))
+            }
+        }
     }
 
     /// The name of the first assistant of a flow, for the call's record.
@@ -174,6 +219,26 @@ mod tests {
     fn a_fresh_installation_answers_every_call() {
         let route = Snapshot::default().route("100").expect("the built-in flow");
         assert_eq!(route.flow.len(), 1);
+    }
+
+    #[test]
+    fn a_call_of_ours_finds_the_one_assistant_that_is_meant() {
+        let assistant = |organization: &str, name: &str| {
+            let body = json!({"organization": organization, "name": name});
+            serde_json::from_value::<Assistant>(body).expect("an assistant")
+        };
+        let none = Snapshot::default();
+        assert!(none.conversation(None, None).is_ok(), "the built-in one");
+        assert_eq!(none.conversation(None, Some("desk")).err(), Some(Unclear::Unknown));
+        let one = Snapshot::of([], [assistant("acme", "desk")], []);
+        for asked in [(None, None), (None, Some("desk")), (Some("acme"), None), (Some("acme"), Some("desk"))] {
+            let route = one.conversation(asked.0, asked.1).expect("one fits");
+            assert_eq!(route.organization.as_deref(), Some("acme"));
+        }
+        assert_eq!(one.conversation(Some("other"), Some("desk")).err(), Some(Unclear::Unknown));
+        let two = Snapshot::of([], [assistant("acme", "desk"), assistant("zeta", "desk")], []);
+        assert!(two.conversation(Some("zeta"), None).is_ok());
+        assert!(matches!(two.conversation(None, Some("desk")), Err(Unclear::Several(names)) if names.contains("zeta")));
     }
 
     fn snapshot(numbers: &[&str]) -> Snapshot {

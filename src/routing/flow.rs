@@ -59,6 +59,8 @@ pub async fn run(mut call: Box<Call>, steps: Vec<Planned>) {
         // Over is what a refusal ends in.
         let _over = run_step(&mut call, step).await;
     }
+    // Boxed: few calls are transferred.
+    Box::pin(call.talk_with_joined()).await;
     call.finish();
 }
 

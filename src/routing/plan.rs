@@ -12,60 +12,57 @@ use super::flow::{Planned, read_sound};
 use crate::call::Prompts;
 use crate::call::assistant::AssistantPlan;
 use crate::call::bridge::DialStep;
-use crate::call::dial::{DialKit, DialRequest, DialSource, DialTarget};
+use crate::call::dial::{DialRequest, DialSource, DialTarget};
 use crate::call::tools::{self, Toolbox};
 use crate::config::flow::Step;
 use crate::provider::SessionSpec;
 use crate::provider::registry::Providers;
 use crate::sip::identity::IncomingIdentity;
-use crate::sip::trunk::ReferPolicy;
 use crate::sip::ua::IncomingInvite;
 use crate::store::Assistant;
 
 /// The call a plan is made for.
 #[derive(Default)]
 pub struct Situation {
-    /// What it dials with.
-    pub kit: Option<DialKit>,
     /// The number it shows.
     pub from: Option<String>,
     /// Hops it may still take.
     pub max_forwards: Option<u8>,
     /// Who called whom.
     pub inbound: Option<Arc<IncomingIdentity>>,
-    /// What becomes of a REFER of its party.
-    pub refer: ReferPolicy,
 }
 
 impl Situation {
     /// The situation of an incoming call.
     pub fn of(invite: &IncomingInvite) -> Self {
         Self {
-            kit: None,
             from: invite.caller.clone(),
-            max_forwards: Some(invite.max_forwards.saturating_sub(1)),
+            max_forwards: Some(invite.max_forwards.min(HOPS_MOST).saturating_sub(1)),
             inbound: Some(Arc::new(IncomingIdentity::clone(&invite.identity))),
-            refer: invite.trunk.refer,
         }
     }
 
-    fn dial(&self, to: &str, ring_timeout: Duration, organization: Option<String>, last: bool) -> Planned {
-        let Some(kit) = self.kit.clone() else {
-            return Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() };
-        };
+    fn dial(
+        &self,
+        to: &str,
+        ring_timeout: Duration,
+        organization: Option<String>,
+        last: bool,
+        prompts: &Prompts,
+    ) -> Planned {
         let to = match DialTarget::parse(to) {
             Ok(to) => to,
             Err(reason) => return Planned::Impossible { status: 484, reason },
         };
         let request = DialRequest {
             from: self.from.clone(),
-            max_forwards: self.max_forwards.unwrap_or(70),
+            max_forwards: self.max_forwards.unwrap_or(HOPS_MOST),
             inbound: self.inbound.clone(),
             organization,
             ring_timeout,
             ..DialRequest::new(to, DialSource::Flow)
         };
-        Planned::Dial(Box::new(DialStep { kit, request, last, refer: self.refer, hold_music: None }))
+        Planned::Dial(Box::new(DialStep { request, last, prompts: prompts.clone() }))
     }
 }
 
@@ -97,7 +94,7 @@ impl Planner {
             let planned = match step {
                 Step::Dial { to, timeout } => {
                     let last = index + 1 == route.flow.len();
-                    situation.dial(to, timeout.0, route.organization.clone(), last)
+                    situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
                 other => self.step(directory, route, other).await,
             };
@@ -188,3 +185,6 @@ async fn sound(file: PathBuf) -> Result<Arc<[i16]>, Planned> {
         Err(_) => Err(Planned::Impossible { status: 500, reason: "a sound could not be read".to_owned() }),
     }
 }
+
+/// Hops a call may take, whatever its INVITE says (RFC 3261 section 8.1.1.6).
+pub(super) const HOPS_MOST: u8 = 70;

@@ -17,13 +17,15 @@ use super::directory::{Directory, Route, Snapshot};
 use super::flow;
 use super::lines::LegLines;
 use super::media::MediaSettings;
-use super::plan::{Planner, Situation};
-use crate::call::dial::{DialKit, Outbound, Permit};
-use crate::call::handle::{CallHandle, Calls, Listed};
+use super::plan::{HOPS_MOST, Planner, Situation};
+use crate::call::dial::{DialKit, Outbound, Party, Permit};
+use crate::call::handle::{CallCommand, CallHandle, Calls};
 use crate::call::ledger::{Ending, Ledger};
 use crate::call::recording::RecordingWriter;
+use crate::call::replace::{Arriving, Newcomer};
+use crate::call::transfer::Reach;
 use crate::call::worker::{Surroundings, Workers};
-use crate::call::{Call, Parts};
+use crate::call::{Call, Frame};
 use crate::event::{CallCreated, CallEvent, CallEventKind, Direction, Disposition};
 use crate::id::{CallId, LegId};
 use crate::sip::carrier::Carriers;
@@ -58,6 +60,8 @@ pub struct Exchange {
     pub calls: Calls,
     /// Writes recordings, if the installation records at all.
     pub recordings: Option<RecordingWriter>,
+    /// What a party hears while another keeps it waiting; none: silence.
+    pub hold_music: Option<Arc<[i16]>>,
     /// Answers in signalling.
     pub endpoint: EndpointHandle,
     /// Set while the server stops: no call begins any more.
@@ -70,9 +74,16 @@ impl Exchange {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// What a call dials with.
-    pub fn kit(&self) -> Option<DialKit> {
-        Some(DialKit { outbound: Arc::clone(&self.outbound), endpoint: self.endpoint.clone() })
+    /// Whom a call in this situation can reach. Whose it is, is not yet said.
+    pub(super) fn reach(&self, situation: &Situation) -> Reach {
+        Reach {
+            kit: DialKit { outbound: Arc::clone(&self.outbound), endpoint: self.endpoint.clone() },
+            calls: self.calls.clone(),
+            from: situation.from.clone(),
+            organization: None,
+            max_forwards: situation.max_forwards.unwrap_or(HOPS_MOST),
+            hold_music: self.hold_music.clone(),
+        }
     }
 }
 
@@ -80,6 +91,7 @@ impl Exchange {
 pub async fn run(exchange: Arc<Exchange>, mut events: mpsc::Receiver<UaEvent>, tasks: TaskTracker) {
     while let Some(event) = events.recv().await {
         match event {
+            UaEvent::Invite(invite) if invite.replaces.is_some() => replace(&exchange, *invite),
             UaEvent::Invite(invite) => {
                 let stop = exchange.workers.stop_token().child_token();
                 let inbox = exchange.lines.add(invite.leg, Some(stop.clone()));
@@ -88,6 +100,28 @@ pub async fn run(exchange: Arc<Exchange>, mut events: mpsc::Receiver<UaEvent>, t
             UaEvent::Leg(leg, event) => exchange.lines.tell(leg, event),
             UaEvent::Pong(_) | UaEvent::Answer { .. } | UaEvent::Phone(_) => {}
         }
+    }
+}
+
+/// An INVITE that wants the place of a leg of ours goes to the call that has it (RFC 3891).
+fn replace(exchange: &Exchange, invite: IncomingInvite) {
+    let leg = invite.leg;
+    let owner = invite.replaces.and_then(|replaced| Some((replaced, exchange.calls.of_leg(replaced)?)));
+    let Some((replaced, call)) = owner else {
+        return refuse(exchange, leg, StatusCode::CALL_DOES_NOT_EXIST);
+    };
+    let Some(permit) = exchange.carriers.enter_inbound(&invite.trunk.name) else {
+        return refuse(exchange, leg, StatusCode::TEMPORARILY_UNAVAILABLE);
+    };
+    let events = exchange.lines.add(leg, Some(call.stop_token()));
+    let media = exchange.media.leg(&invite.trunk, invite.local.ip(), invite.source.ip());
+    let rest = (events, Permit::holding(permit));
+    let endpoint = exchange.endpoint.clone();
+    let arriving = Arriving::new(leg, endpoint, invite.offer, media, invite.trunk, rest);
+    let with = Newcomer::Arriving(Box::new(arriving));
+    // Not taken, it is refused as it is dropped.
+    if let Err(error) = call.command(CallCommand::Replace { leg: replaced, with }) {
+        tracing::debug!(%error, "an INVITE with Replaces comes too late");
     }
 }
 
@@ -120,18 +154,21 @@ async fn admit(
         return end(ledger, Disposition::Rejected, status, reason);
     };
     let permit = Permit::holding(permit);
-    let situation = Situation { kit: exchange.kit(), ..Situation::of(&invite) };
+    let situation = Situation::of(&invite);
     let steps = exchange.planner.plan(&directory, &route, &situation).instrument(span.clone()).await;
     let (handle, commands) = CallHandle::new(id, stop.clone());
     let listed = exchange.calls.enter(handle);
     let media = exchange.media.leg(&invite.trunk, invite.local.ip(), invite.source.ip());
-    let arrival = Box::new(Arrival { invite, inbox, commands, stop, ledger, listed, media, route, permit });
-    let leg = arrival.invite.leg;
+    let reach = Reach { organization: route.organization.clone(), ..exchange.reach(&situation) };
+    let recordings = exchange.recordings.clone().filter(|_| route.recording);
     let runtime = tokio::runtime::Handle::current();
-    let here = Arc::clone(&exchange);
+    let frame = Frame { ledger, inbox: commands, stop, listed, recordings, runtime, reach };
+    let arrival = Box::new(Arrival { invite, inbox, media, permit, frame });
+    let leg = arrival.invite.leg;
+    let endpoint = exchange.endpoint.clone();
     let placed = exchange
         .workers
-        .place(move |surroundings| settle(here, arrival, steps, surroundings, runtime).instrument(span));
+        .place(move |surroundings| settle(endpoint, arrival, steps, surroundings).instrument(span));
     // A call that was not placed has closed its own record when it was dropped.
     if placed.is_err() {
         refuse(&exchange, leg, StatusCode::SERVICE_UNAVAILABLE);
@@ -142,61 +179,43 @@ async fn admit(
 struct Arrival {
     invite: Box<IncomingInvite>,
     inbox: mpsc::Receiver<LegEvent>,
-    commands: mpsc::Receiver<crate::call::handle::CallCommand>,
-    stop: CancellationToken,
-    ledger: Ledger,
-    listed: Listed,
     media: LegMedia,
-    route: Route,
     permit: Permit,
+    frame: Frame,
 }
 
 /// The call's life on its worker.
 async fn settle(
-    exchange: Arc<Exchange>,
+    endpoint: EndpointHandle,
     arrival: Box<Arrival>,
     steps: Vec<flow::Planned>,
     surroundings: Surroundings,
-    runtime: tokio::runtime::Handle,
 ) {
     metrics::gauge!("tandem_calls_active").increment(1.0);
     let _counted = Counted;
-    if let Some(call) = build(&exchange, *arrival, surroundings, runtime) {
-        drop(exchange);
+    if let Some(call) = build(endpoint, *arrival, surroundings) {
         Box::pin(flow::run(call, steps)).await;
     }
 }
 
 /// Makes the call, or refuses it. Not in `settle` itself, whose future would keep the room of every value
 /// that passes through here for as long as the call lasts.
-fn build(
-    exchange: &Exchange,
-    arrival: Arrival,
-    surroundings: Surroundings,
-    runtime: tokio::runtime::Handle,
-) -> Option<Box<Call>> {
-    let Arrival { invite, inbox, commands, stop, ledger, listed, media, route, permit } = arrival;
-    let endpoint = exchange.endpoint.clone();
+fn build(endpoint: EndpointHandle, arrival: Arrival, surroundings: Surroundings) -> Option<Box<Call>> {
+    let Arrival { invite, inbox, media, permit, frame } = arrival;
     let offer = invite.offer.as_deref();
     match SipLeg::incoming(invite.leg, endpoint, inbox, surroundings.pacer, media, offer) {
         Ok(leg) => {
-            let recordings = exchange.recordings.clone().filter(|_| route.recording);
-            let parts = Parts {
-                leg,
-                ledger,
-                inbox: commands,
-                stop,
-                listed,
-                recordings,
-                runtime,
-                permit,
-                placed: false,
-            };
-            Some(Box::new(Call::new(parts)))
+            let party = Party { leg, permit, trunk: invite.trunk };
+            Some(Box::new(Call::new(frame, party, false)))
         }
         Err(error) => {
             tracing::info!(%error, "the call is refused: no media");
-            end(ledger, Disposition::Rejected, StatusCode::NOT_ACCEPTABLE_HERE, &error.to_string());
+            end(
+                frame.ledger,
+                Disposition::Rejected,
+                StatusCode::NOT_ACCEPTABLE_HERE,
+                &error.to_string(),
+            );
             None
         }
     }

@@ -165,12 +165,32 @@ impl RtpMedia {
         Poll::Ready(())
     }
 
-    /// Says goodbye over RTCP. The last thing to do.
-    pub fn finish(&mut self) {
+    /// Says goodbye over RTCP. The last thing to do; media that is only dropped says none.
+    pub fn finish(mut self) {
         if let Some(to) = self.stream.finish(Instant::now(), &mut self.packet) {
             // A goodbye that cannot be sent is not missed: signalling ends the call.
             let _lost = self.rtcp.try_send_to(&self.packet, to);
         }
+        let (failed, relayed) = (self.stream.counts().srtp_failed, self.stream.relayed());
+        for (name, count) in [("tandem_srtp_failed_total", failed), ("tandem_rtp_relayed_total", relayed)] {
+            if count > 0 {
+                metrics::counter!(name).increment(count);
+            }
+        }
+    }
+
+    /// Takes the media off this thread, to go on elsewhere: nothing is sent or heard meanwhile.
+    ///
+    /// # Errors
+    /// When the runtime does not give its sockets back.
+    pub fn detach(mut self) -> io::Result<DetachedMedia> {
+        self.park(false);
+        Ok(DetachedMedia {
+            stream: self.stream,
+            rtp: self.rtp.into_std()?,
+            rtcp: self.rtcp.into_std()?,
+            guard: self._ports,
+        })
     }
 
     /// Sends this slot's packet; tells whether an item's audio was in it.
@@ -243,15 +263,22 @@ impl RtpMedia {
     }
 }
 
-impl Drop for RtpMedia {
-    fn drop(&mut self) {
-        self.finish();
-        let (failed, relayed) = (self.stream.counts().srtp_failed, self.stream.relayed());
-        for (name, count) in [("tandem_srtp_failed_total", failed), ("tandem_rtp_relayed_total", relayed)] {
-            if count > 0 {
-                metrics::counter!(name).increment(count);
-            }
-        }
+/// Media on its way from one worker to another.
+#[derive(Debug)]
+pub struct DetachedMedia {
+    stream: Stream,
+    rtp: std::net::UdpSocket,
+    rtcp: std::net::UdpSocket,
+    guard: PortGuard,
+}
+
+impl DetachedMedia {
+    /// Goes on at this thread, where it left off.
+    ///
+    /// # Errors
+    /// When the runtime takes no more sockets.
+    pub fn attach(self, pacer: &Pacer) -> io::Result<RtpMedia> {
+        RtpMedia::new(self.stream, PortPair { rtp: self.rtp, rtcp: self.rtcp, guard: self.guard }, pacer)
     }
 }
 

@@ -140,6 +140,7 @@ impl Server {
             carriers: carriers.clone(),
             calls: calls.clone(),
             recordings: parts::recordings(&config)?,
+            hold_music: parts::hold_music(&config)?,
             endpoint: endpoint.clone(),
             draining: Arc::clone(&draining),
         });

@@ -12,6 +12,7 @@ use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, U
 use crate::provider::openai::{NoiseReduction, OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
+use crate::routing::flow::read_sound;
 use crate::routing::lines::LegLines;
 use crate::routing::media::{MediaSettings, codecs};
 use crate::routing::outbound::Trunking;
@@ -112,6 +113,14 @@ pub(super) fn recordings(config: &Config) -> anyhow::Result<Option<RecordingWrit
         return Ok(None);
     }
     RecordingWriter::start(config.recordings_dir()).map(Some).context("starting the recording writer")
+}
+
+/// What a party hears that is kept waiting.
+pub(super) fn hold_music(config: &Config) -> anyhow::Result<Option<Arc<[i16]>>> {
+    let read = config.media.hold_music.as_deref().map(read_sound).transpose();
+    let music = read.map_err(|error| anyhow::anyhow!("reading media.hold_music: {error}"))?;
+    // Nothing at all would be played over and over without end.
+    Ok(music.filter(|music| !music.is_empty()))
 }
 
 /// The SIP endpoint: listeners, trunks, limits.

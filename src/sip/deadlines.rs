@@ -35,6 +35,11 @@ impl<K: Copy + Ord + Hash> Deadlines<K> {
         }
     }
 
+    /// The deadline of a key.
+    pub fn get(&self, key: &K) -> Option<Instant> {
+        self.by_key.get(key).copied()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

@@ -27,9 +27,11 @@ use crate::rtp::{
 };
 use crate::time::UnixMs;
 
+mod detached;
 mod signal;
 mod transfer;
 
+pub use detached::DetachedLeg;
 pub use signal::{HangUp, HangUpCause, LegSignal};
 
 /// What a leg's media is made with.
@@ -178,13 +180,14 @@ impl SipLeg {
     /// Sends 180, or with `early_media` 183 with SDP after which audio may be played.
     pub fn ring(&mut self, early_media: bool) {
         let status = if early_media { StatusCode::SESSION_PROGRESS } else { StatusCode::RINGING };
-        let sdp = if early_media { self.local_sdp.clone() } else { None };
-        self.command(LegCommand::Ring { status, sdp });
+        self.progress(status, early_media);
     }
 
     /// Sends a provisional response of another party: 101 to 199, with early media if it has any.
     pub fn progress(&mut self, status: StatusCode, early_media: bool) {
-        let sdp = if early_media { self.local_sdp.clone() } else { None };
+        // To an INVITE without an offer, ours goes with the first response that is sent reliably.
+        let wanted = early_media || self.media.is_none();
+        let sdp = if wanted { self.local_sdp.clone() } else { None };
         self.command(LegCommand::Ring { status, sdp });
     }
 
@@ -264,6 +267,14 @@ impl SipLeg {
         }
     }
 
+    /// Whether keys that come as telephone events reach the peer of `other` by themselves while packets are relayed.
+    pub fn passes_keys_to(&self, other: &Self) -> bool {
+        match (&self.media, &other.media) {
+            (Some(media), Some(other)) => media.stream_ref().passes_keys_to(other.stream_ref()),
+            _ => false,
+        }
+    }
+
     /// Leaves the grid of slots while packets are relayed, or joins it again.
     pub fn park(&mut self, parked: bool) {
         if let Some(media) = &mut self.media {
@@ -288,13 +299,10 @@ impl SipLeg {
         }
     }
 
-    /// Queues live audio of the other leg, 24 kHz. Audio that would make it late is given up.
-    pub fn play_live(&mut self, item: &ItemKey, pcm: &[i16]) {
-        let Some(media) = &mut self.media else { return };
-        let stream = media.stream();
-        if stream.queued() < LIVE_LIMIT {
-            // A queue this short is never full.
-            let _short = stream.play(item, pcm);
+    /// Queues live audio of the other leg, 24 kHz: heard while no item is. What would be late is given up.
+    pub fn play_live(&mut self, pcm: &[i16]) {
+        if let Some(media) = &mut self.media {
+            media.stream().play_live(pcm);
         }
     }
 
@@ -512,6 +520,10 @@ impl SipLeg {
                 }
             }
             LegEvent::EarlyOffer { offer } => self.offered_early(&offer),
+            LegEvent::EarlyAnswer { answer } => {
+                self.take_answer(&answer);
+                self.negotiation.offer_done();
+            }
             LegEvent::Transfer(asked) => self.signals.push_back(LegSignal::Transfer(asked)),
             LegEvent::Transferring(news) => self.signals.push_back(LegSignal::Transferring(news)),
         }
@@ -602,6 +614,7 @@ impl SipLeg {
                 LegSignal::ItemFinished { item, played_ms }
             }
             MediaSignal::Event(StreamEvent::DtmfSent) => LegSignal::DtmfSent,
+            MediaSignal::Event(StreamEvent::CodecHeard { codec }) => LegSignal::CodecHeard(codec),
             MediaSignal::Event(StreamEvent::MediaTimeout { silent }) => {
                 let text = format!("no RTP for {} s", silent.as_secs());
                 self.command(LegCommand::Hangup {
@@ -617,7 +630,6 @@ impl SipLeg {
             MediaSignal::Event(
                 event @ (StreamEvent::MediaStarted { .. }
                 | StreamEvent::Latched { .. }
-                | StreamEvent::CodecHeard { .. }
                 | StreamEvent::SsrcChanged { .. }
                 | StreamEvent::MediaResumed
                 | StreamEvent::PeerBye),
@@ -666,6 +678,9 @@ impl SipLeg {
 impl Drop for SipLeg {
     fn drop(&mut self) {
         self.hang_up(HangupReason::normal());
+        if let Some(media) = self.media.take() {
+            media.finish();
+        }
     }
 }
 
@@ -678,5 +693,3 @@ fn any_of_family(address: IpAddr) -> IpAddr {
 
 /// How long each key of [`SipLeg::send_dtmf`] is pressed.
 const KEY_PRESS: Duration = Duration::from_millis(120);
-/// Most audio of the other leg of a bridge that may wait to be sent: what clocks drift apart and bursts bring.
-const LIVE_LIMIT: Duration = Duration::from_millis(120);

@@ -51,8 +51,3 @@ pub mod trunk;
 pub mod ua;
 pub mod udp;
 pub mod ws;
-
-#[cfg(test)]
-mod endpoint_tests;
-#[cfg(test)]
-mod endpoint_tls_tests;

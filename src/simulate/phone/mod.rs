@@ -459,6 +459,7 @@ impl OnCall {
             LegSignal::Transferring(news) => self.report.transfer = Some(news),
             LegSignal::MediaChanged { .. }
             | LegSignal::DtmfSent
+            | LegSignal::CodecHeard(_)
             | LegSignal::EarlyMedia
             | LegSignal::Trying
             | LegSignal::Transfer(_)

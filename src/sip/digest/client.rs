@@ -43,15 +43,25 @@ pub enum DigestError {
     /// No challenge has a scheme and algorithm we know.
     #[error("no challenge we can answer")]
     NoKnownChallenge,
-    /// The same nonce was answered before and is not stale: the credentials are wrong.
+    /// The realm has seen our answer and asks again, and not because the nonce was stale: the credentials are wrong.
     #[error("the credentials were refused")]
     Refused,
+}
+
+/// The challenges one request has met so far, over its retries.
+///
+/// A realm that asks the same request again has rejected its credentials, whatever nonce it names: they are not tried
+/// a second time (RFC 3261 section 22.1), unless only the nonce was stale.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Challenged {
+    rounds: u8,
+    realms: Vec<(HeaderName, String)>,
 }
 
 /// The client's side: what was asked of us, and how often each nonce was used.
 ///
 /// Feed it every 401 and 407, ask it for the headers of the next try and of later requests to the same
-/// peer (they are sent unasked, RFC 3261 section 22.1). The caller tries a request at most three times.
+/// peer (they are sent unasked, RFC 3261 sections 22.2 and 22.3).
 #[derive(Debug, Clone)]
 pub struct DigestClient {
     credentials: Credentials,
@@ -105,11 +115,15 @@ impl DigestClient {
     }
 
     /// Takes the challenges of a 401 or 407: of each realm the strongest (RFC 8760 section 2.4; the first
-    /// among equals).
+    /// among equals). `met` is what the request met before.
     ///
     /// # Errors
-    /// When there is none we know, or one repeats a nonce that was answered already.
-    pub fn challenged(&mut self, response: &Headers) -> Result<(), DigestError> {
+    /// When there is none we know, or a realm refuses what it was answered.
+    pub fn challenged(&mut self, response: &Headers, met: &mut Challenged) -> Result<(), DigestError> {
+        met.rounds += 1;
+        if met.rounds > ROUNDS_MAX {
+            return Err(DigestError::Refused);
+        }
         let mut any = false;
         for (asked, answer) in [
             (HeaderName::WwwAuthenticate, HeaderName::Authorization),
@@ -118,10 +132,16 @@ impl DigestClient {
             let all: Vec<_> = response.rows(asked).take(MAX_REALMS).flat_map(Challenge::read_row).collect();
             for challenge in strongest_of_each_realm(all) {
                 any = true;
+                met.note(&challenge, answer)?;
                 self.remember(challenge, answer)?;
             }
         }
         if any { Ok(()) } else { Err(DigestError::NoKnownChallenge) }
+    }
+
+    /// Whether anybody asked yet.
+    pub fn is_asked(&self) -> bool {
+        !self.answered.is_empty()
     }
 
     /// The headers that answer every challenge so far, for a request with this method, Request-URI and
@@ -154,6 +174,19 @@ impl DigestClient {
             self.answered.remove(0);
         }
         self.answered.push(Answered { challenge, header, count: 0 });
+        Ok(())
+    }
+}
+
+impl Challenged {
+    fn note(&mut self, challenge: &Challenge, header: HeaderName) -> Result<(), DigestError> {
+        let known = self.realms.iter().any(|(asked, realm)| *asked == header && *realm == challenge.realm);
+        match (known, challenge.stale) {
+            (true, false) => return Err(DigestError::Refused),
+            (true, true) => {}
+            (false, _) if self.realms.len() >= MAX_REALMS => return Err(DigestError::Refused),
+            (false, _) => self.realms.push((header, challenge.realm.clone())),
+        }
         Ok(())
     }
 }
@@ -225,6 +258,8 @@ fn strongest_of_each_realm(all: Vec<Challenge>) -> Vec<Challenge> {
 }
 
 const MAX_REALMS: usize = 8;
+/// A proxy and the callee, each perhaps stale once.
+const ROUNDS_MAX: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -250,14 +285,13 @@ mod tests {
     #[test]
     fn the_strongest_known_algorithm_is_answered() {
         let mut client = client();
-        client
-            .challenged(&challenge(&[
-                "Digest realm=\"r\", nonce=\"m\", algorithm=MD5",
-                "Digest realm=\"r\", nonce=\"x\", algorithm=SHA-1024",
-                "Digest realm=\"r\", nonce=\"s\", algorithm=SHA-256, qop=\"auth-int,auth\", opaque=\"o\"",
-                "Basic realm=\"r\"",
-            ]))
-            .unwrap();
+        let asked = challenge(&[
+            "Digest realm=\"r\", nonce=\"m\", algorithm=MD5",
+            "Digest realm=\"r\", nonce=\"x\", algorithm=SHA-1024",
+            "Digest realm=\"r\", nonce=\"s\", algorithm=SHA-256, qop=\"auth-int,auth\", opaque=\"o\"",
+            "Basic realm=\"r\"",
+        ]);
+        client.challenged(&asked, &mut Challenged::default()).unwrap();
         let answer = answers(&mut client);
         assert_eq!(answer.len(), 1);
         assert!(answer[0].contains("nonce=\"s\"") && answer[0].contains("algorithm=SHA-256"), "{answer:?}");
@@ -268,7 +302,8 @@ mod tests {
     #[test]
     fn without_qop_the_answer_is_rfc_2069() {
         let mut client = client();
-        client.challenged(&challenge(&["Digest realm=biloxi.com,nonce=\"dcd98b\""])).unwrap();
+        let asked = challenge(&["Digest realm=biloxi.com,nonce=\"dcd98b\""]);
+        client.challenged(&asked, &mut Challenged::default()).unwrap();
         let answer = answers(&mut client).remove(0);
         assert!(!answer.contains("qop") && !answer.contains("nc=") && !answer.contains("algorithm"));
         // MD5(MD5("bob:biloxi.com:zanzibar"):dcd98b:MD5("INVITE:sip:a@b"))
@@ -279,21 +314,45 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_nonce_means_refused_unless_stale() {
-        let mut client = client();
-        let asked = challenge(&["Digest realm=r, nonce=n"]);
-        assert_eq!(client.challenged(&asked), Ok(()));
+    fn a_realm_that_asks_again_has_refused_unless_the_nonce_was_stale() {
+        let (mut client, mut met) = (client(), Challenged::default());
+        assert_eq!(client.challenged(&challenge(&["Digest realm=r, nonce=n"]), &mut met), Ok(()));
         answers(&mut client);
-        assert_eq!(client.challenged(&asked), Err(DigestError::Refused));
-        assert_eq!(client.challenged(&challenge(&["Digest realm=r, nonce=n, stale=TRUE"])), Ok(()));
-        assert_eq!(client.challenged(&challenge(&["Digest realm=r, nonce=n2"])), Ok(()));
-        assert_eq!(client.challenged(&challenge(&["NoOne knows=this"])), Err(DigestError::NoKnownChallenge));
+        for again in ["Digest realm=r, nonce=n", "Digest realm=r, nonce=n2"] {
+            let refused = client.clone().challenged(&challenge(&[again]), &mut met.clone());
+            assert_eq!(refused, Err(DigestError::Refused), "{again}");
+        }
+        assert_eq!(client.challenged(&challenge(&["Digest realm=r, nonce=n2, stale=TRUE"]), &mut met), Ok(()));
+        assert_eq!(client.challenged(&challenge(&["Digest realm=q, nonce=n"]), &mut met), Ok(()));
+        let unknown = client.challenged(&challenge(&["NoOne knows=this"]), &mut Challenged::default());
+        assert_eq!(unknown, Err(DigestError::NoKnownChallenge));
+    }
+
+    #[test]
+    fn a_later_request_may_be_asked_anew_but_not_for_the_nonce_it_answered() {
+        let mut client = client();
+        client.challenged(&challenge(&["Digest realm=r, nonce=n"]), &mut Challenged::default()).unwrap();
+        answers(&mut client);
+        answers(&mut client);
+        let same = client.challenged(&challenge(&["Digest realm=r, nonce=n"]), &mut Challenged::default());
+        assert_eq!(same, Err(DigestError::Refused));
+        let other = client.challenged(&challenge(&["Digest realm=r, nonce=n2"]), &mut Challenged::default());
+        assert_eq!(other, Ok(()));
+    }
+
+    #[test]
+    fn a_peer_that_calls_every_nonce_stale_is_left_after_a_few() {
+        let (mut client, mut met) = (client(), Challenged::default());
+        let stale = challenge(&["Digest realm=r, nonce=n, stale=true"]);
+        let tries: Vec<_> = (0..5).map(|_| client.challenged(&stale, &mut met).is_ok()).collect();
+        assert_eq!(tries, [true, true, true, true, false]);
     }
 
     #[test]
     fn a_realm_cannot_break_out_of_its_header() {
         let mut client = client();
-        client.challenged(&challenge(&["Digest realm=\"a\\\"b\\\\\", nonce=\"n\""])).unwrap();
+        let asked = challenge(&["Digest realm=\"a\\\"b\\\\\", nonce=\"n\""]);
+        client.challenged(&asked, &mut Challenged::default()).unwrap();
         let answer = answers(&mut client).remove(0);
         let read = AuthParams::read_row(answer.as_bytes());
         assert_eq!(read[0].get("realm"), Some("a\"b\\"));

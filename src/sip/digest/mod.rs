@@ -6,7 +6,7 @@ mod client;
 mod params;
 mod server;
 
-pub use client::{Challenge, Credentials, DigestClient, DigestError};
+pub use client::{Challenge, Challenged, Credentials, DigestClient, DigestError};
 pub use server::{DigestServer, Known, Verdict};
 
 use md5::Md5;

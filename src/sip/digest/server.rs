@@ -316,7 +316,7 @@ const MAX_USED: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sip::digest::{Credentials, DigestClient};
+    use crate::sip::digest::{Challenged, Credentials, DigestClient};
     use crate::sip::headers::{HeaderName, Headers};
 
     struct Pair {
@@ -338,7 +338,7 @@ mod tests {
             for row in self.server.challenge(self.now, random, false) {
                 response.push(HeaderName::WwwAuthenticate, row);
             }
-            self.client.challenged(&response).unwrap();
+            self.client.challenged(&response, &mut Challenged::default()).unwrap();
         }
 
         fn answer(&mut self) -> Vec<u8> {

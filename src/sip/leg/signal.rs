@@ -46,6 +46,9 @@ pub enum LegSignal {
     },
     /// All keys of [`super::SipLeg::send_dtmf`] have been sent.
     DtmfSent,
+    /// While packets are relayed: the peer has switched to another codec that was agreed on, which may not be
+    /// relayed as it is.
+    CodecHeard(Codec),
     /// Outgoing call: the next hop has it.
     Trying,
     /// Outgoing call: it rings.

@@ -8,7 +8,9 @@ use secrecy::ExposeSecret;
 use super::UserAgent;
 use super::checks::Refusal;
 use super::command::Credentials;
-use crate::sip::digest::{DigestClient, DigestServer, Verdict};
+use super::legs::Leg;
+use crate::id::LegId;
+use crate::sip::digest::{Challenged, DigestClient, DigestServer, Verdict};
 use crate::sip::headers::HeaderName;
 use crate::sip::message::{Request, Response, StatusCode};
 use crate::sip::trunk::Trunk;
@@ -52,10 +54,26 @@ impl UserAgent {
         request: &mut Request,
         response: &Response,
         digest: &mut DigestClient,
+        met: &mut Challenged,
     ) -> bool {
-        if digest.challenged(&response.headers).is_err() {
+        if digest.challenged(&response.headers, met).is_err() {
             return false;
         }
+        self.put_credentials(request, digest);
+        true
+    }
+
+    /// Answers in a request what the leg was asked before, so that it is not asked again (sections 22.2, 22.3).
+    pub(super) fn authorize_unasked(&mut self, id: LegId, request: &mut Request) {
+        let asked = |leg: &Leg| leg.digest.clone().filter(DigestClient::is_asked);
+        let Some(mut digest) = self.legs.get(&id).and_then(asked) else { return };
+        self.put_credentials(request, &mut digest);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.digest = Some(digest);
+        }
+    }
+
+    pub(super) fn put_credentials(&mut self, request: &mut Request, digest: &mut DigestClient) {
         let cnonce = self.tag();
         let answers = digest.authorize(request.method.as_str(), request.uri.as_str(), &request.body, &cnonce);
         request.headers.remove(HeaderName::Authorization);
@@ -63,7 +81,6 @@ impl UserAgent {
         for (name, value) in answers {
             request.headers.push(name, value);
         }
-        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::reply::{accept, allow};
+use super::reply::{OPTIONS, accept, allow};
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, StatusCode};
 use crate::sip::negotiation::{self, BodyError};
@@ -44,7 +44,11 @@ fn check_method(method: &Method, in_dialog: bool) -> Result<(), Refusal> {
         Method::Refer | Method::Notify if in_dialog => return Ok(()),
         // No subscription exists whose notification this could be.
         Method::Notify => StatusCode::CALL_DOES_NOT_EXIST,
-        Method::Subscribe | Method::Publish => StatusCode::BAD_EVENT,
+        Method::Subscribe | Method::Publish => {
+            // Its own dialog comes of REFER alone (RFC 6665 section 8.3.1).
+            let none = HeaderValue::from_static("refer");
+            return Err(Refusal::with(StatusCode::BAD_EVENT, HeaderName::AllowEvents, none));
+        }
         // A transfer of a call nobody knows here would let anybody place calls.
         Method::Refer => StatusCode::FORBIDDEN,
         Method::Register | Method::Message => {
@@ -65,9 +69,7 @@ fn check_required(request: &Request) -> Result<(), Refusal> {
     let Ok(required) = request.headers.require() else {
         return Err(Refusal::bare(StatusCode::BAD_REQUEST));
     };
-    let known = |tag: &&str| {
-        ["timer", "100rel", "replaces", "norefersub"].iter().any(|ours| ours.eq_ignore_ascii_case(tag))
-    };
+    let known = |tag: &&str| OPTIONS.iter().any(|ours| ours.eq_ignore_ascii_case(tag));
     let unknown: Vec<&str> = required.into_iter().filter(|tag| !known(tag)).collect();
     if unknown.is_empty() {
         return Ok(());

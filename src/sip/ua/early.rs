@@ -44,7 +44,8 @@ impl UserAgent {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let we_offered_first = match &leg.state {
             State::Outgoing(call) => call.invite.sdp.is_some(),
-            State::Incoming(_) | State::Established(_) => false,
+            State::Incoming(call) => call.offered_early.is_some(),
+            State::Established(_) => false,
         };
         let over = leg.over;
         let Some(early) = leg.early_mut(&tag) else {
@@ -154,7 +155,7 @@ impl UserAgent {
         });
         let sent = found.and_then(|tag| {
             let (mut update, target) = self.request_in(id, &tag, Method::Update)?;
-            self.complete_offer(&mut update, &target, None);
+            self.complete_offer(&mut update, &target, Vec::new());
             update.set_body("application/sdp", sdp.clone());
             let tx = self.say(now, id, What::EarlyOffer { sdp }, update, target)?;
             self.legs.get_mut(&id)?.early_mut(&tag)?.pending = Some(tx);
@@ -186,19 +187,26 @@ impl UserAgent {
         now: Instant,
         tx: TxId,
         id: LegId,
-        tag: &str,
+        (tag, offer): (&str, Vec<u8>),
         response: &Response,
     ) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        if let Some(early) = leg.early_mut(tag) {
-            early.pending.take_if(|pending| *pending == tx);
-        }
-        if let State::Established(call) = &mut leg.state
-            && matches!(&call.reoffer, Reoffer::Pending { tx: pending, .. } if *pending == tx)
-        {
-            call.reoffer = Reoffer::None;
-        }
         let success = response.status.is_success();
+        let held = match &mut leg.state {
+            State::Established(call) => {
+                if matches!(&call.reoffer, Reoffer::Pending { tx: pending, .. } if *pending == tx) {
+                    call.reoffer = Reoffer::None;
+                }
+                Some(&mut call.local_sdp)
+            }
+            State::Incoming(_) | State::Outgoing(_) => leg.early_mut(tag).map(|early| {
+                early.pending.take_if(|pending| *pending == tx);
+                &mut early.local_sdp
+            }),
+        };
+        if let Some(local_sdp) = held.filter(|_| success) {
+            *local_sdp = Some(offer);
+        }
         if let Some(dialog) = leg.dialog_mut(tag).filter(|_| success) {
             dialog.refresh_target(&response.headers);
         }

@@ -134,6 +134,11 @@ pub enum LegEvent {
         /// The offer.
         offer: Vec<u8>,
     },
+    /// Incoming call without an offer of its own: the answer to the offer in our reliable provisional response.
+    EarlyAnswer {
+        /// The answer.
+        answer: Vec<u8>,
+    },
     /// Established call: the peer asks us to call somebody else. Wants [`super::LegCommand::AcceptTransfer`] or
     /// [`super::LegCommand::RejectTransfer`].
     Transfer(Box<TransferAsked>),

@@ -52,6 +52,10 @@ impl UserAgent {
             let retry_after = ua.retry_after();
             Refusal::with(StatusCode::SERVICE_UNAVAILABLE, HeaderName::RetryAfter, retry_after)
         };
+        // What a call may bring about is another call: this node counts as a hop (RFC 7332 section 4).
+        if request.headers.max_forwards() == Ok(Some(0)) {
+            return Err(Refusal::bare(StatusCode::TOO_MANY_HOPS));
+        }
         if self.is_loop(request) {
             return Err(Refusal::bare(StatusCode::LOOP_DETECTED));
         }
@@ -171,6 +175,7 @@ impl UserAgent {
             expires: expires.is_some(),
             reliable: wants_reliable.then(|| ReliableProvisional::new(first)),
             answered_early: false,
+            offered_early: None,
             early: Early::default(),
             invite,
         }
@@ -181,13 +186,19 @@ impl UserAgent {
         if !(101..=199).contains(&status.get()) {
             return;
         }
-        let late_offer = call.invite.body.is_empty();
-        let sdp = sdp.filter(|_| !late_offer);
         let busy = call.is_busy();
         if let Some(reliable) = call.reliable.as_mut().filter(|_| busy) {
             return reliable.wait(Waiting::Ring { status, sdp });
         }
-        call.answered_early |= sdp.is_some() && call.reliable.is_some();
+        let late_offer = call.invite.body.is_empty();
+        let reliable = call.reliable.is_some();
+        // Without an offer of the peer ours stands in the first reliable response, and only there (RFC 3261 section
+        // 13.2.1).
+        let sdp = sdp.filter(|_| !late_offer || reliable && call.offered_early.is_none());
+        if late_offer && sdp.is_some() {
+            call.offered_early.clone_from(&sdp);
+        }
+        call.answered_early |= sdp.is_some() && reliable && !late_offer;
         let rseq = call.reliable.as_mut().map(ReliableProvisional::take_rseq);
         let Some((tx, mut response)) = self.call_response(id, status) else { return };
         if let Some(sdp) = sdp {
@@ -218,17 +229,22 @@ impl UserAgent {
             return reliable.wait(Waiting::Answer { sdp });
         }
         let Some((tx, mut response)) = self.call_response(id, StatusCode::OK) else { return };
-        response.set_body("application/sdp", sdp.clone());
         let keeps_timer = self.keeps_session_timer(id);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let State::Incoming(call) = &leg.state else { return };
+        let State::Incoming(call) = &mut leg.state else { return };
+        let agreed = call.early.local_sdp.take();
+        let late_offer = call.invite.body.is_empty() && !call.early.settled;
+        // What PRACK or UPDATE agreed on is not said again: here it would be an offer, or an old answer.
+        if agreed.is_none() {
+            response.set_body("application/sdp", sdp.clone());
+        }
         let session = grant_session(now, &call.invite.headers, &mut response, keeps_timer);
         let bytes = response.to_bytes();
         let target = self.table.response_target(tx).unwrap_or(leg.peer);
         let mut established = Established::new(call.dialog.clone(), false);
         established.session = session;
         established.peer_takes_update = takes(&call.invite.headers, &Method::Update);
-        established.local_sdp = Some(sdp);
+        established.local_sdp = Some(agreed.unwrap_or(sdp));
         established.unacked = Some(Unacked {
             cseq: call.invite.headers.cseq().map(|cseq| cseq.number).unwrap_or_default(),
             response: bytes.clone(),
@@ -236,7 +252,7 @@ impl UserAgent {
             resend: Resend::capped(now, &self.config.timers),
             give_up: now + self.config.timers.timeout(),
             first: true,
-            offered: call.invite.body.is_empty(),
+            offered: late_offer,
         });
         leg.state = State::Established(Box::new(established));
         self.table.respond_bytes(now, tx, StatusCode::OK.get(), bytes);
@@ -335,11 +351,31 @@ impl UserAgent {
         if !matches {
             return self.reply(now, tx, &request, StatusCode::CALL_DOES_NOT_EXIST);
         }
+        if call.offered_early.is_some() && !call.early.settled {
+            return self.early_answer_arrived(now, tx, &request, id);
+        }
         call.early.settled |= call.answered_early;
         // The offer is answered before anything else is sent (section 5).
         match call.early.settled && !request.body.is_empty() {
             true => self.early_offer_arrived(now, tx, request, id),
             false => self.reply(now, tx, &request, StatusCode::OK),
+        }
+        self.ring_waiting(now, id);
+    }
+
+    /// The answer to our offer in a reliable 18x. A PRACK without one leaves the offer to our 200.
+    fn early_answer_arrived(&mut self, now: Instant, tx: TxId, request: &Request, id: LegId) {
+        match session_description(&request.headers, &request.body) {
+            Ok(None) => self.reply(now, tx, request, StatusCode::OK),
+            Ok(Some(answer)) => {
+                self.reply(now, tx, request, StatusCode::OK);
+                if let Some(call) = self.incoming_call(id) {
+                    call.early.settled = true;
+                    call.early.local_sdp.clone_from(&call.offered_early);
+                }
+                self.tell_leg(id, LegEvent::EarlyAnswer { answer });
+            }
+            Err(refusal) => self.reply_with(now, tx, request, refusal.status, &refusal.headers),
         }
         self.ring_waiting(now, id);
     }

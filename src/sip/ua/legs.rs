@@ -1,7 +1,7 @@
 //! Legs: the state of one call by SIP, and the book-keeping all states share.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -16,7 +16,7 @@ use super::session_timer::SessionTimer;
 use super::{UserAgent, dropped};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
-use crate::sip::digest::DigestClient;
+use crate::sip::digest::{Challenged, DigestClient};
 use crate::sip::headers::HeaderValue;
 use crate::sip::message::{Method, Request};
 use crate::sip::transaction::{Resend, TxId};
@@ -67,6 +67,8 @@ pub(super) struct IncomingCall {
     pub(super) reliable: Option<ReliableProvisional>,
     /// A reliable 18x carried our answer.
     pub(super) answered_early: bool,
+    /// A reliable 18x carried our offer, because the INVITE brought none; its answer comes in a PRACK.
+    pub(super) offered_early: Option<Vec<u8>>,
     pub(super) early: Early,
 }
 
@@ -106,7 +108,8 @@ impl IncomingCall {
 pub(super) struct OutgoingCall {
     pub(super) tx: TxId,
     pub(super) invite: OutgoingInvite,
-    pub(super) challenges: u8,
+    /// The challenges the INVITE has met.
+    pub(super) met: Challenged,
     /// How often a session interval was too small for somebody.
     pub(super) intervals: u8,
     pub(super) forks: Vec<Fork>,
@@ -160,6 +163,8 @@ pub(super) struct Established {
     /// BYE as soon as the ACK is here (RFC 3261 section 15).
     pub(super) hang_up: Option<HeaderValue>,
     pub(super) session: Option<SessionTimer>,
+    /// The smallest session interval that somebody on the way takes, as far as we were told (RFC 4028 section 7.4).
+    pub(super) min_interval: Option<Duration>,
     /// Whether the peer takes UPDATE.
     pub(super) peer_takes_update: bool,
     /// What we last put into a 2xx or an offer; a session refresh by re-INVITE repeats it.
@@ -209,6 +214,7 @@ pub(super) enum Reoffer {
         tx: TxId,
         sdp: Vec<u8>,
         tries: u8,
+        met: Challenged,
     },
 }
 
@@ -223,6 +229,7 @@ impl Established {
             awaiting_answer: None,
             hang_up: None,
             session: None,
+            min_interval: None,
             peer_takes_update: false,
             local_sdp: None,
             transfer_in: None,

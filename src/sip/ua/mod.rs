@@ -17,6 +17,7 @@ mod incoming;
 mod info;
 mod legs;
 mod outgoing;
+mod outsize;
 mod ping;
 mod prack;
 mod refer;
@@ -55,6 +56,7 @@ use crate::id::LegId;
 use admission::Admission;
 use legs::{DialogKey, Leg};
 use outgoing::AnsweredInvite;
+use outsize::Outsize;
 
 /// What the user agent wants.
 #[derive(Debug)]
@@ -92,6 +94,7 @@ pub struct UserAgent {
     deadlines: Deadlines<LegId>,
     /// When a re-INVITE of ours that is still undecided is given up, whether its leg lives or not.
     undecided: Deadlines<TxId>,
+    outsize: Outsize,
     out: VecDeque<Output>,
     draining: bool,
 }
@@ -134,6 +137,7 @@ impl UserAgent {
             ended: VecDeque::new(),
             deadlines: Deadlines::default(),
             undecided: Deadlines::default(),
+            outsize: Outsize::default(),
             out: VecDeque::new(),
             draining: false,
         }
@@ -268,16 +272,21 @@ impl UserAgent {
                     }
                     self.send(target, bytes);
                 }
-                TableOutput::Event(TxEvent::Response { tx, response }) => self.response(now, tx, *response),
+                TableOutput::Event(TxEvent::Response { tx, response }) => {
+                    self.outsize.heard(tx);
+                    self.response(now, tx, *response);
+                }
                 TableOutput::Event(TxEvent::TimedOut(tx)) => {
                     self.no_response(now, tx, super::StatusCode::REQUEST_TIMEOUT);
                 }
+                TableOutput::Event(TxEvent::TransportFailed(tx)) if self.fall_back_to_udp(now, tx) => {}
                 TableOutput::Event(TxEvent::TransportFailed(tx)) => {
                     self.no_response(now, tx, super::StatusCode::SERVICE_UNAVAILABLE);
                 }
                 TableOutput::Event(TxEvent::Terminated(tx)) => {
                     self.purposes.remove(&tx);
                     self.answered.remove(&tx);
+                    self.outsize.heard(tx);
                     self.undecided.set(tx, None);
                 }
             }

@@ -12,12 +12,12 @@ use super::event::{EndedBy, Failure, LegEvent};
 use super::incoming::push_checked;
 use super::legs::{Cancel, DialogKey, Established, Leg, OutgoingCall, Reoffer, State};
 use super::prack::Provisional;
-use super::reply::{accept, allow, supported_by_caller, takes};
+use super::reply::{OPTIONS, accept, allow, supported_by_caller, takes};
 use super::session_timer::{INTERVAL_MAX_S, MIN_SE, Refresher, SessionExpires, SessionTimer};
 use super::{Purpose, UserAgent};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
-use crate::sip::digest::DigestClient;
+use crate::sip::digest::{Challenged, DigestClient};
 use crate::sip::header::cseq::CSeq;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
@@ -51,6 +51,7 @@ pub(super) struct Farewell {
     pub(super) request: Request,
     pub(super) target: Target,
     pub(super) digest: Option<DigestClient>,
+    pub(super) met: Challenged,
 }
 
 impl UserAgent {
@@ -68,7 +69,7 @@ impl UserAgent {
         let call = OutgoingCall {
             tx,
             invite,
-            challenges: 0,
+            met: Challenged::default(),
             intervals: 0,
             forks: Vec::new(),
             cancel: None,
@@ -135,6 +136,7 @@ impl UserAgent {
             101..=199 => self.progress(now, tx, id, &response),
             200..=299 => self.accepted(now, tx, id, &response),
             401 | 407 if self.answer_challenge(now, id, tx, &response) => {}
+            421 if self.say_more_support(now, id, tx, &response) => {}
             422 if self.lengthen_session(now, id, tx, &response) => {}
             _ => self.refused(now, id, &response, Failure::of(&response)),
         }
@@ -189,18 +191,20 @@ impl UserAgent {
         let place = forks.iter().position(|fork| fork.dialog.remote_tag() == remote_tag);
         let early = place.map(|at| forks.swap_remove(at));
         let offered = call.invite.sdp.take();
+        let min_interval = self.table.sent_invite(tx).and_then(|invite| min_interval(&invite.headers));
         let late = offered.is_none() && early.as_ref().is_none_or(|fork| !fork.early.settled);
         let dialog = early.iter().fold(dialog, |dialog, fork| dialog.continuing(&fork.dialog));
         let mut established = Established::new(dialog, true);
         established.local_sdp = offered;
         established.peer_takes_update = takes(&response.headers, &Method::Update);
         established.session = granted_session(now, &response.headers);
+        established.min_interval = min_interval;
         established.awaiting_answer = late.then_some(tx);
         if let Some(fork) = early {
             established.peer_takes_update |= fork.takes_update;
             established.local_sdp = fork.early.local_sdp.or(established.local_sdp.take());
             if let Some(tx) = fork.early.pending {
-                established.reoffer = Reoffer::Pending { tx, sdp: Vec::new(), tries: 0 };
+                established.reoffer = Reoffer::Pending { tx, sdp: Vec::new(), tries: 0, met: Challenged::default() };
             }
         }
         let (peer, trunk) = (leg.peer, leg.trunk.clone());
@@ -304,11 +308,14 @@ impl UserAgent {
         dialog: &mut Dialog,
         target: Target,
         reason: HeaderValue,
-        digest: Option<DigestClient>,
+        mut digest: Option<DigestClient>,
     ) {
         let mut bye = dialog.request(Method::Bye);
         bye.headers.push(HeaderName::Reason, reason);
-        let farewell = Farewell { request: bye.clone(), target, digest };
+        if let Some(digest) = digest.as_mut().filter(|digest| digest.is_asked()) {
+            self.put_credentials(&mut bye, digest);
+        }
+        let farewell = Farewell { request: bye.clone(), target, digest, met: Challenged::default() };
         self.send_request(now, bye, target, Purpose::Bye(Box::new(farewell)));
     }
 
@@ -336,29 +343,34 @@ impl UserAgent {
         self.refused(now, id, &Response::new(status), details);
     }
 
-    /// A new INVITE with credentials, in the same dialog-to-be: same Call-ID and From tag, next CSeq (RFC 3261 section
-    /// 8.1.3.5). Returns whether it was sent.
+    /// A new INVITE with credentials. Returns whether it was sent.
     fn answer_challenge(&mut self, now: Instant, id: LegId, tx: TxId, response: &Response) -> bool {
         let Some(leg) = self.legs.get(&id) else { return false };
         let State::Outgoing(call) = &leg.state else { return false };
-        if call.challenges >= CHALLENGES_MAX || call.cancel.is_some() {
-            return false;
-        }
-        let Some(mut digest) = leg.digest.clone() else { return false };
-        let target = leg.peer;
+        let Some(mut digest) = leg.digest.clone().filter(|_| call.cancel.is_none()) else { return false };
+        let mut met = call.met.clone();
         let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
-        self.close_early(now, id);
-        renumber(&mut request);
-        if !self.authorize(&mut request, response, &mut digest) {
+        if !self.authorize(&mut request, response, &mut digest, &mut met) {
             return false;
         }
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.digest = Some(digest);
         }
+        if let Some(call) = self.outgoing_call(id) {
+            call.met = met;
+        }
+        self.invite_again(now, id, request)
+    }
+
+    /// The INVITE of a call once more, changed: in the same dialog-to-be, with the same Call-ID and From tag, the next
+    /// CSeq (RFC 3261 section 8.1.3.5) and a branch of its own.
+    fn invite_again(&mut self, now: Instant, id: LegId, mut request: Request) -> bool {
+        self.close_early(now, id);
+        let Some(target) = self.legs.get(&id).map(|leg| leg.peer) else { return false };
+        renumber(&mut request);
         let tx = self.send_request(now, request, target, Purpose::Invite(id));
         if let Some(call) = self.outgoing_call(id) {
             call.tx = tx;
-            call.challenges += 1;
             call.forks.clear();
         }
         true
@@ -367,28 +379,35 @@ impl UserAgent {
     /// 422: the INVITE again with an interval that is long enough for who refused (RFC 4028 section 7.3). Returns
     /// whether it was sent.
     fn lengthen_session(&mut self, now: Instant, id: LegId, tx: TxId, response: &Response) -> bool {
-        let Ok(Some(min)) = response.headers.number(HeaderName::MinSe) else { return false };
-        let min = Duration::from_secs(u64::from(min.min(INTERVAL_MAX_S)));
-        self.close_early(now, id);
-        let Some(leg) = self.legs.get(&id) else { return false };
-        let State::Outgoing(call) = &leg.state else { return false };
-        let Some(asked) = call.invite.session_expires.filter(|_| call.cancel.is_none()) else { return false };
-        if call.intervals >= INTERVALS_MAX {
+        let Some(min) = min_interval(&response.headers) else { return false };
+        let min = min.max(self.config.min_session_expires).max(MIN_SE);
+        let Some(call) = self.outgoing_call(id).filter(|call| call.cancel.is_none()) else { return false };
+        let Some(asked) = call.invite.session_expires.filter(|_| call.intervals < INTERVALS_MAX) else {
+            return false;
+        };
+        call.intervals += 1;
+        call.invite.session_expires = Some(asked.max(min));
+        let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
+        push_interval(&mut request.headers, asked.max(min), min);
+        self.invite_again(now, id, request)
+    }
+
+    /// 421: the INVITE again, saying that we know what the callee insists on, if we do and had not said so (section
+    /// 21.4.16). Returns whether it was sent.
+    fn say_more_support(&mut self, now: Instant, id: LegId, tx: TxId, response: &Response) -> bool {
+        let wanted = response.headers.require().unwrap_or_default();
+        let known = |tag: &&str| OPTIONS.iter().any(|ours| ours.eq_ignore_ascii_case(tag));
+        if wanted.is_empty() || !wanted.iter().all(known) {
             return false;
         }
-        let target = leg.peer;
-        let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
-        renumber(&mut request);
-        let min = min.max(self.config.min_session_expires).max(MIN_SE);
-        push_interval(&mut request.headers, asked.max(min), min);
-        let tx = self.send_request(now, request, target, Purpose::Invite(id));
-        if let Some(call) = self.outgoing_call(id) {
-            call.tx = tx;
-            call.intervals += 1;
-            call.invite.session_expires = Some(asked.max(min));
-            call.forks.clear();
+        let Some(call) = self.outgoing_call(id) else { return false };
+        if call.invite.reliable || call.cancel.is_some() {
+            return false;
         }
-        true
+        call.invite.reliable = true;
+        let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
+        request.headers.replace(HeaderName::Supported, supported_by_caller(true));
+        self.invite_again(now, id, request)
     }
 
     /// Hang-up before the answer: CANCEL, as soon as it may be sent (section 9.1).
@@ -513,12 +532,18 @@ fn early_media(headers: &Headers) -> Option<bool> {
     })
 }
 
+/// The smallest interval a 422 permits.
+pub(super) fn min_interval(headers: &Headers) -> Option<Duration> {
+    let min = headers.number(HeaderName::MinSe).ok().flatten()?;
+    Some(Duration::from_secs(u64::from(min.min(INTERVAL_MAX_S))))
+}
+
 fn push_interval(headers: &mut Headers, interval: Duration, min: Duration) {
     headers.replace(HeaderName::SessionExpires, seconds(interval));
     headers.replace(HeaderName::MinSe, seconds(min));
 }
 
-fn seconds(span: Duration) -> u32 {
+pub(super) fn seconds(span: Duration) -> u32 {
     u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
 }
 
@@ -531,8 +556,6 @@ fn printable(value: &HeaderValue) -> String {
     value.to_text().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-/// A 407 of a proxy and a 401 of the callee, each perhaps stale once.
-pub(super) const CHALLENGES_MAX: u8 = 4;
 /// Each element on the way may want a longer interval than the one before.
 const INTERVALS_MAX: u8 = 3;
 const CONTACTS_MAX: usize = 16;

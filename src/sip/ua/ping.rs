@@ -95,13 +95,13 @@ impl UserAgent {
         self.tell(UaEvent::Pong(Pong { id, status, round_trip }));
     }
 
-    /// A BYE with credentials; after that the peer may keep its dialog.
+    /// A BYE with credentials; when they are refused the peer may keep its dialog.
     fn bye_challenged(&mut self, now: Instant, farewell: Farewell, response: &Response) {
-        let Farewell { mut request, target, digest } = farewell;
+        let Farewell { mut request, target, digest, mut met } = farewell;
         let Some(mut digest) = digest else { return };
         renumber(&mut request);
-        if self.authorize(&mut request, response, &mut digest) {
-            let again = Farewell { request: request.clone(), target, digest: None };
+        if self.authorize(&mut request, response, &mut digest, &mut met) {
+            let again = Farewell { request: request.clone(), target, digest: Some(digest), met };
             self.send_request(now, request, target, Purpose::Bye(Box::new(again)));
         }
     }

@@ -9,15 +9,17 @@ use super::checks::{Refusal, session_description};
 use super::event::{EndedBy, LegEvent};
 use super::incoming::grant_session;
 use super::legs::{Established, Offered, Reoffer, Unacked};
-use super::outgoing::{granted_session, renumber};
+use super::outgoing::{granted_session, min_interval, renumber, seconds};
 use super::reply::{allow, supported, takes};
 use super::said::What;
 use super::session_timer::{Refresher, SessionExpires};
 use super::{Purpose, UserAgent};
 use crate::id::LegId;
+use crate::sip::digest::Challenged;
 use crate::sip::headers::{HeaderName, HeaderValue};
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::transaction::{Resend, TxId, tag_in};
+use crate::sip::transport::Target;
 
 impl UserAgent {
     pub(super) fn reinvite_arrived(&mut self, now: Instant, tx: TxId, request: Request, id: LegId) {
@@ -193,28 +195,41 @@ impl UserAgent {
         let Reoffer::Waiting { sdp, tries, .. } = std::mem::replace(&mut call.reoffer, Reoffer::None) else {
             return;
         };
-        let session = call.session_header();
+        let session = call.session_headers();
         let Some((mut request, target)) = self.dialog_request_of(id, Method::Invite) else { return };
         self.complete_offer(&mut request, &target, session);
         request.set_body("application/sdp", sdp.clone());
+        self.authorize_unasked(id, &mut request);
+        self.send_reinvite(now, id, (request, target), sdp, tries, Challenged::default());
+    }
+
+    fn send_reinvite(
+        &mut self,
+        now: Instant,
+        id: LegId,
+        (request, target): (Request, Target),
+        sdp: Vec<u8>,
+        tries: u8,
+        met: Challenged,
+    ) {
         let tx = self.send_request(now, request, target, Purpose::Reinvite(id));
         self.undecided.set(tx, Some(now + 2 * self.config.timers.timeout()));
         if let Some(call) = self.established(id) {
-            call.reoffer = Reoffer::Pending { tx, sdp, tries };
+            call.reoffer = Reoffer::Pending { tx, sdp, tries, met };
         }
     }
 
     pub(super) fn complete_offer(
         &self,
         request: &mut Request,
-        target: &crate::sip::transport::Target,
-        session: Option<HeaderValue>,
+        target: &Target,
+        session: Vec<(HeaderName, HeaderValue)>,
     ) {
         request.headers.push(HeaderName::Contact, self.contact(target));
         request.headers.push(HeaderName::Allow, allow());
         request.headers.push(HeaderName::Supported, supported());
-        if let Some(session) = session {
-            request.headers.push(HeaderName::SessionExpires, session);
+        for (name, value) in session {
+            request.headers.push(name, value);
         }
     }
 
@@ -230,25 +245,49 @@ impl UserAgent {
             }
             return;
         };
-        let Reoffer::Pending { tx: pending, sdp, tries } =
-            std::mem::replace(&mut call.reoffer, Reoffer::None)
-        else {
+        let is_this = matches!(&call.reoffer, Reoffer::Pending { tx: pending, .. } if *pending == tx);
+        let reoffer = std::mem::replace(&mut call.reoffer, Reoffer::None);
+        let Reoffer::Pending { sdp, tries, met, .. } = reoffer else {
+            call.reoffer = reoffer;
             return;
         };
-        if pending != tx {
-            call.reoffer = Reoffer::Pending { tx: pending, sdp, tries };
+        if !is_this {
             return;
         }
         match status.get() {
             200..=299 => self.reinvite_accepted(now, tx, id, response, sdp),
             491 if tries < GLARE_TRIES_MAX => self.wait_after_glare(now, id, sdp, tries + 1),
-            401 | 407
-                if tries < GLARE_TRIES_MAX
-                    && self.reinvite_challenged(now, tx, id, response, &sdp, tries) => {}
+            401 | 407 if self.reinvite_challenged(now, tx, id, response, (&sdp, tries, &met)) => {}
+            422 if tries < GLARE_TRIES_MAX && self.lengthen_running_session(id, response) => {
+                if let Some(call) = self.established(id) {
+                    call.reoffer = Reoffer::Waiting { sdp, not_before: None, tries: tries + 1 };
+                }
+                self.send_waiting_reinvite(now, id);
+            }
             408 | 481 => self.lose(now, id, EndedBy::Lost, "the peer does not know the call any more", 481),
-            _ => self.tell_leg(id, LegEvent::ReinviteResult { status, sdp: None }),
+            _ => {
+                self.refresh_again(now, id);
+                self.tell_leg(id, LegEvent::ReinviteResult { status, sdp: None });
+            }
         }
         self.rearm(id);
+    }
+
+    /// 422 to a request of ours inside the call: the next one asks for what the peer takes (RFC 4028 section 7.3).
+    /// Returns whether that is longer than what it has refused.
+    fn lengthen_running_session(&mut self, id: LegId, response: &Response) -> bool {
+        let Some(min) = min_interval(&response.headers) else { return false };
+        let Some(call) = self.established(id) else { return false };
+        call.min_interval = call.min_interval.max(Some(min));
+        call.session.as_mut().is_some_and(|session| session.lengthen(min))
+    }
+
+    /// What was to refresh the session did not: once more in a while; the timer decides in the end.
+    fn refresh_again(&mut self, now: Instant, id: LegId) {
+        let Some(session) = self.established(id).and_then(|call| call.session.as_mut()) else { return };
+        if session.is_ours() {
+            session.refresh_at.get_or_insert(now + REFRESH_AGAIN);
+        }
     }
 
     fn reinvite_accepted(&mut self, now: Instant, tx: TxId, id: LegId, response: &Response, sdp: Vec<u8>) {
@@ -280,8 +319,7 @@ impl UserAgent {
         tx: TxId,
         id: LegId,
         response: &Response,
-        sdp: &[u8],
-        tries: u8,
+        (sdp, tries, met): (&[u8], u8, &Challenged),
     ) -> bool {
         let Some(mut digest) = self.legs.get(&id).and_then(|leg| leg.digest.clone()) else { return false };
         let Some(challenged) = self.table.sent_invite(tx).cloned() else { return false };
@@ -291,17 +329,14 @@ impl UserAgent {
         if let Ok(cseq) = numbered.headers.cseq() {
             request.headers.replace(HeaderName::CSeq, cseq);
         }
-        if !self.authorize(&mut request, response, &mut digest) {
+        let mut met = met.clone();
+        if !self.authorize(&mut request, response, &mut digest, &mut met) {
             return false;
         }
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.digest = Some(digest);
         }
-        let tx = self.send_request(now, request, target, Purpose::Reinvite(id));
-        self.undecided.set(tx, Some(now + 2 * self.config.timers.timeout()));
-        if let Some(call) = self.established(id) {
-            call.reoffer = Reoffer::Pending { tx, sdp: sdp.to_vec(), tries: tries + 1 };
-        }
+        self.send_reinvite(now, id, (request, target), sdp.to_vec(), tries, met);
         true
     }
 
@@ -334,28 +369,28 @@ impl UserAgent {
             }
             return;
         }
-        let session = call.session_header();
+        let session = call.session_headers();
         let Some((mut update, target)) = self.dialog_request_of(id, Method::Update) else { return };
         self.complete_offer(&mut update, &target, session);
         self.say(now, id, What::Refresh, update, target);
     }
 
     pub(super) fn refresh_response(&mut self, now: Instant, id: LegId, response: &Response) {
-        let Some(call) = self.established(id) else { return };
         match response.status.get() {
             100..=199 => return,
             200..=299 => {
+                let Some(call) = self.established(id) else { return };
                 call.session = granted_session(now, &response.headers);
                 call.dialog.refresh_target(&response.headers);
             }
             408 | 481 => self.lose(now, id, EndedBy::Lost, "the peer does not know the call any more", 481),
-            _ => {
-                // Once more in a while, by the other way if UPDATE is not liked; the timer decides in the end.
-                call.peer_takes_update &=
-                    takes(&response.headers, &Method::Update) || response.status.get() == 491;
-                if let Some(session) = call.session.as_mut() {
-                    session.refresh_at = Some(now + REFRESH_AGAIN);
+            422 if self.lengthen_running_session(id, response) => self.refresh_session(now, id),
+            status => {
+                let liked = takes(&response.headers, &Method::Update) || matches!(status, 422 | 491 | 500);
+                if let Some(call) = self.established(id).filter(|_| !liked) {
+                    call.peer_takes_update = false;
                 }
+                self.refresh_again(now, id);
             }
         }
         self.rearm(id);
@@ -376,11 +411,14 @@ impl Established {
         Ok(())
     }
 
-    /// The interval in force, with whoever refreshes named from the view of a request of ours.
-    fn session_header(&self) -> Option<HeaderValue> {
-        let session = self.session.as_ref()?;
+    /// The interval in force, with whoever refreshes named from the view of a request of ours, and the smallest one
+    /// that somebody on the way takes.
+    fn session_headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(session) = &self.session else { return Vec::new() };
         let refresher = if session.is_ours() { Refresher::Uac } else { Refresher::Uas };
-        Some(SessionExpires { interval: session.interval(), refresher: Some(refresher) }.to_value())
+        let asked = SessionExpires { interval: session.interval(), refresher: Some(refresher) };
+        let min = self.min_interval.map(|min| (HeaderName::MinSe, HeaderValue::from(seconds(min))));
+        [(HeaderName::SessionExpires, asked.to_value())].into_iter().chain(min).collect()
     }
 }
 

@@ -104,6 +104,9 @@ pub(super) fn allow() -> HeaderValue {
     HeaderValue::from_static("INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, REFER, NOTIFY")
 }
 
+/// Extensions we know, as they stand in Require.
+pub(super) const OPTIONS: [&str; 4] = ["timer", "100rel", "replaces", "norefersub"];
+
 /// Extensions we know.
 pub(super) fn supported() -> HeaderValue {
     HeaderValue::from_static("timer, 100rel, replaces, norefersub")

@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::command::OutRequest;
 use super::event::{Answer, UaEvent};
 use super::incoming::push_checked;
-use super::outgoing::{CHALLENGES_MAX, renumber};
+use super::outgoing::renumber;
 use super::reply::{accept, supported};
 use super::{Purpose, UserAgent};
-use crate::sip::digest::DigestClient;
+use crate::sip::digest::{Challenged, DigestClient};
 use crate::sip::header::cseq::CSeq;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::headers::{HeaderName, HeaderValue};
@@ -24,7 +24,7 @@ pub(super) struct Asked {
     request: Request,
     target: Target,
     digest: Option<DigestClient>,
-    tries: u8,
+    met: Challenged,
     sent: Instant,
 }
 
@@ -33,7 +33,7 @@ impl UserAgent {
         let target = wanted.target;
         let digest = wanted.credentials.clone().map(DigestClient::new);
         let request = self.out_request(wanted);
-        self.ask(now, Asked { id, request, target, digest, tries: 0, sent: now });
+        self.ask(now, Asked { id, request, target, digest, met: Challenged::default(), sent: now });
     }
 
     fn out_request(&mut self, wanted: OutRequest) -> Request {
@@ -69,7 +69,6 @@ impl UserAgent {
 
     pub(super) fn request_answered(&mut self, now: Instant, mut asked: Asked, response: Response) {
         if matches!(response.status.get(), 401 | 407) && self.answers_challenge(&mut asked, &response) {
-            asked.tries += 1;
             asked.sent = now;
             return self.ask(now, asked);
         }
@@ -81,12 +80,9 @@ impl UserAgent {
     }
 
     fn answers_challenge(&mut self, asked: &mut Asked, response: &Response) -> bool {
-        if asked.tries >= CHALLENGES_MAX {
-            return false;
-        }
         let Some(digest) = &mut asked.digest else { return false };
         renumber(&mut asked.request);
-        self.authorize(&mut asked.request, response, digest)
+        self.authorize(&mut asked.request, response, digest, &mut asked.met)
     }
 
     fn tell_answer(&mut self, now: Instant, asked: &Asked, status: StatusCode, response: Option<Response>) {

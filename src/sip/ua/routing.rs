@@ -57,7 +57,7 @@ impl UserAgent {
     }
 
     /// Our address on another transport than the peer's.
-    fn local_for(&self, transport: Transport, peer: Target) -> SocketAddr {
+    pub(super) fn local_for(&self, transport: Transport, peer: Target) -> SocketAddr {
         if transport == peer.transport {
             return peer.local;
         }
@@ -69,7 +69,8 @@ impl UserAgent {
         }
     }
 
-    /// Sends a request in a transaction of its own: adds Via with a new branch, and our name.
+    /// Sends a request in a transaction of its own: adds Via with a new branch, and our name. One that is too large
+    /// for a datagram goes by TCP where that may be.
     pub(super) fn send_request(
         &mut self,
         now: Instant,
@@ -78,7 +79,18 @@ impl UserAgent {
         purpose: Purpose,
     ) -> TxId {
         let branch = self.stamp(&mut request, &target);
-        let tx = self.table.request(now, request, &branch, target);
+        let tx = match self.by_tcp(now, &request, &target) {
+            None => self.table.request(now, request, &branch, target),
+            Some(by_tcp) => {
+                request.headers.remove(HeaderName::Via);
+                request.headers.remove(HeaderName::UserAgent);
+                let bare = request.clone();
+                let branch = self.stamp(&mut request, &by_tcp);
+                let tx = self.table.request(now, request, &branch, by_tcp);
+                self.outsize.keep(tx, bare, target);
+                tx
+            }
+        };
         self.purposes.insert(tx, purpose);
         tx
     }

@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use super::legs::{Leg, State};
-use super::outgoing::{CHALLENGES_MAX, renumber};
+use super::outgoing::renumber;
 use super::{Purpose, UserAgent};
 use crate::id::LegId;
 use crate::sip::dialog::Dialog;
+use crate::sip::digest::Challenged;
 use crate::sip::headers::HeaderName;
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::transaction::TxId;
@@ -22,7 +23,7 @@ pub(super) struct Said {
     pub(super) what: What,
     request: Request,
     target: Target,
-    tries: u8,
+    met: Challenged,
 }
 
 /// What such a request is for.
@@ -57,11 +58,13 @@ impl UserAgent {
         now: Instant,
         id: LegId,
         what: What,
-        request: Request,
+        mut request: Request,
         target: Target,
     ) -> Option<TxId> {
         let tag = request.headers.to().ok()?.tag().unwrap_or_default().to_owned();
-        let said = Said { leg: id, tag, what, request: request.clone(), target, tries: 0 };
+        self.authorize_unasked(id, &mut request);
+        let met = Challenged::default();
+        let said = Said { leg: id, tag, what, request: request.clone(), target, met };
         Some(self.send_request(now, request, target, Purpose::Said(Box::new(said))))
     }
 
@@ -77,7 +80,7 @@ impl UserAgent {
         match said.what {
             What::Info | What::Prack => {}
             What::Refresh => self.refresh_response(now, id, response),
-            What::EarlyOffer { .. } => self.early_offer_answered(now, tx, id, &said.tag, response),
+            What::EarlyOffer { sdp } => self.early_offer_answered(now, tx, id, (&said.tag, sdp), response),
             What::Refer => self.refer_answered(now, id, response),
             What::Notify => self.notify_answered(now, id, status),
         }
@@ -93,12 +96,9 @@ impl UserAgent {
         let Some(mut digest) = self.legs.get(&said.leg).and_then(|leg| leg.digest.clone()) else {
             return Some(said);
         };
-        if said.tries >= CHALLENGES_MAX {
-            return Some(said);
-        }
         let mut request = said.request.clone();
         renumber(&mut request);
-        if !self.authorize(&mut request, response, &mut digest) {
+        if !self.authorize(&mut request, response, &mut digest, &mut said.met) {
             return Some(said);
         }
         let Some(leg) = self.legs.get_mut(&said.leg) else { return Some(said) };
@@ -110,7 +110,6 @@ impl UserAgent {
         }
         let (id, tag, what) = (said.leg, said.tag.clone(), said.what.clone());
         said.request = request.clone();
-        said.tries += 1;
         let target = said.target;
         let next = self.send_request(now, request, target, Purpose::Said(Box::new(said)));
         if let What::EarlyOffer { .. } = what {

@@ -87,6 +87,13 @@ impl SessionTimer {
     pub(crate) fn interval(&self) -> Duration {
         self.interval
     }
+
+    /// Asks for at least `min` from the next refresh on. Returns whether that is more than before.
+    pub(crate) fn lengthen(&mut self, min: Duration) -> bool {
+        let longer = min > self.interval;
+        self.interval = self.interval.max(min);
+        longer
+    }
 }
 
 /// RFC 4028 section 4.

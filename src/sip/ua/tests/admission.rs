@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use super::*;
-use crate::sip::digest::{Credentials, DigestClient};
+use crate::sip::digest::{Challenged, Credentials, DigestClient};
 
 #[test]
 fn strangers_hear_nothing_and_leave_no_trace() {
@@ -107,7 +107,7 @@ fn a_trunk_with_credentials_asks_for_them() {
     for (password, branch, expected) in [("wrong", "2", "401 INVITE"), ("correct horse", "3", "100 INVITE")] {
         let password = SecretString::from(password);
         let mut client = DigestClient::new(Credentials { username: "tandem".into(), password });
-        client.challenged(&challenge.headers).expect("a challenge we know");
+        client.challenged(&challenge.headers, &mut Challenged::default()).expect("a challenge we know");
         let uri = "sip:+15550111@198.51.100.20:5060";
         let answers = client.authorize("INVITE", uri, OFFER.as_bytes(), "0123456789");
         let rows: String =

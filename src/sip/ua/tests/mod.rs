@@ -2,12 +2,14 @@
 
 mod admission;
 mod cancel;
+mod challenges;
 mod early;
 mod flood;
 mod in_dialog;
 mod incoming;
 mod network;
 mod outgoing;
+mod outsize;
 mod refer;
 mod reinvite;
 mod requests;

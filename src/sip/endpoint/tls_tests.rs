@@ -14,13 +14,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::endpoint::{Endpoint, EndpointConfig, EndpointHandle, StartError};
-use super::endpoint_tests::{SDP, address, config, next, next_of_leg, options};
-use super::message::Transport;
-use super::tls::{Connector, HostNames, TlsClients, TlsFiles, TlsRoots};
-use super::ua::{LegCommand, LegEvent, OutgoingInvite, UaEvent};
-use super::uri::Uri;
+use super::tests::{SDP, address, config, next, next_of_leg, options};
+use super::{Endpoint, EndpointConfig, EndpointHandle, StartError};
 use crate::id::LegId;
+use crate::sip::message::Transport;
+use crate::sip::tls::{Connector, HostNames, TlsClients, TlsFiles, TlsRoots};
+use crate::sip::ua::{LegCommand, LegEvent, OutgoingInvite, UaEvent};
+use crate::sip::uri::Uri;
 
 const NAME: &str = "sip.example.test";
 

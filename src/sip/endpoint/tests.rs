@@ -9,13 +9,13 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::endpoint::{Endpoint, EndpointConfig, EndpointHandle, Listener};
-use super::message::Transport;
-use super::profile::Profile;
-use super::trunk::{Trunk, Trunks};
-use super::ua::{EndedBy, LegCommand, LegEvent, OutgoingInvite, UaEvent};
-use super::uri::Uri;
+use super::{Endpoint, EndpointConfig, EndpointHandle, Listener};
 use crate::id::LegId;
+use crate::sip::message::Transport;
+use crate::sip::profile::Profile;
+use crate::sip::trunk::{Trunk, Trunks};
+use crate::sip::ua::{EndedBy, LegCommand, LegEvent, OutgoingInvite, UaEvent};
+use crate::sip::uri::Uri;
 
 pub(super) const SDP: &[u8] =
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
