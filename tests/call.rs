@@ -23,6 +23,8 @@ mod records;
 mod relay;
 #[path = "call/silence.rs"]
 mod silence;
+#[path = "call/strangers.rs"]
+mod strangers;
 #[path = "call/support.rs"]
 mod support;
 #[path = "call/tools.rs"]

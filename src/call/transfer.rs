@@ -202,13 +202,7 @@ impl Call {
         self.moving = Some(Box::new(Moving { by, to, way, gone: false }));
     }
 
-    fn dial_third(
-        &mut self,
-        by: Mover,
-        to: DialTarget,
-        trunks: Vec<String>,
-        replaces: Option<ReplacesRef>,
-    ) {
+    fn dial_third(&mut self, by: Mover, to: DialTarget, trunks: Vec<String>, replaces: Option<ReplacesRef>) {
         let text = to.to_string();
         let request = DialRequest {
             trunks,

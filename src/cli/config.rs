@@ -55,7 +55,14 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<(), Failure> {
 }
 
 fn check(context: &Context, strict: bool) -> Result<(), Failure> {
-    let loaded = context.load();
+    let mut loaded = context.load();
+    if !loaded.has_errors()
+        && let Err(error) = crate::serve::check(&loaded.config)
+    {
+        let place = loaded.origin("trunk");
+        let fix = "correct it; `tandem serve` does not start";
+        loaded.findings.push(Finding::error(&place, "trunk", format!("{error:#}"), fix));
+    }
     let errors = loaded.findings.iter().filter(|finding| finding.is_error()).count();
     let warnings = loaded.findings.len() - errors;
     let bad = errors > 0 || (strict && warnings > 0);

@@ -231,14 +231,17 @@ mod tests {
         assert!(none.conversation(None, None).is_ok(), "the built-in one");
         assert_eq!(none.conversation(None, Some("desk")).err(), Some(Unclear::Unknown));
         let one = Snapshot::of([], [assistant("acme", "desk")], []);
-        for asked in [(None, None), (None, Some("desk")), (Some("acme"), None), (Some("acme"), Some("desk"))] {
+        for asked in [(None, None), (None, Some("desk")), (Some("acme"), None), (Some("acme"), Some("desk"))]
+        {
             let route = one.conversation(asked.0, asked.1).expect("one fits");
             assert_eq!(route.organization.as_deref(), Some("acme"));
         }
         assert_eq!(one.conversation(Some("other"), Some("desk")).err(), Some(Unclear::Unknown));
         let two = Snapshot::of([], [assistant("acme", "desk"), assistant("zeta", "desk")], []);
         assert!(two.conversation(Some("zeta"), None).is_ok());
-        assert!(matches!(two.conversation(None, Some("desk")), Err(Unclear::Several(names)) if names.contains("zeta")));
+        assert!(
+            matches!(two.conversation(None, Some("desk")), Err(Unclear::Several(names)) if names.contains("zeta"))
+        );
     }
 
     fn snapshot(numbers: &[&str]) -> Snapshot {

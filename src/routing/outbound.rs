@@ -169,7 +169,7 @@ impl Trunking {
         trunk: &Trunk,
     ) -> Result<Vec<(Target, Arc<str>)>, RouteRefusal> {
         if let (DialSource::Redirect, DialTarget::Uri(uri)) = (request.source, &request.to)
-            && let Some(target) = self.redirected(uri)
+            && let Some(target) = self.redirected(uri, trunk)
         {
             return Ok(vec![(target, target.remote.ip().to_string().into())]);
         }
@@ -178,9 +178,14 @@ impl Trunking {
         Ok(found.into_iter().map(|(target, candidate)| (target, candidate.name)).collect())
     }
 
-    fn redirected(&self, uri: &Uri) -> Option<Target> {
+    fn redirected(&self, uri: &Uri, trunk: &Trunk) -> Option<Target> {
         let Some(Host::Ip(ip)) = uri.host() else { return None };
-        let transport = uri.transport().unwrap_or(Transport::Udp);
+        let usual = trunk.profile.transport.unwrap_or(Transport::Udp);
+        let transport = uri.transport().unwrap_or(usual);
+        // A trunk that is spoken to by TLS is not led out of it.
+        if usual.is_secure() && !transport.is_secure() {
+            return None;
+        }
         let remote = SocketAddr::new(ip, uri.port().unwrap_or(transport.default_port()));
         self.endpoint.target(transport, remote).ok()
     }
@@ -209,7 +214,10 @@ impl Trunking {
             extra: &request.headers,
         };
         let refused = |error: &dyn std::fmt::Display| RouteRefusal::new(403, error.to_string());
-        let identity = identity::outgoing(&call, trunk, target.local).map_err(|error| refused(&error))?;
+        // What this peer reaches us at, which another one may not.
+        let shown = self.endpoint.shown(&target);
+        let identity = identity::outgoing(&call, trunk, SocketAddr::new(shown, target.local.port()))
+            .map_err(|error| refused(&error))?;
         // Without a domain of its own the trunk is its target, by the name it was asked for: carriers find our
         // account by it.
         let written = identity.request_uri.user_decoded().unwrap_or_default().into_owned();
@@ -229,8 +237,7 @@ impl Trunking {
             privacy: identity.privacy,
             ..OutgoingInvite::new(target, to, identity.from)
         };
-        let local = self.advertise.unwrap_or_else(|| target.local.ip());
-        let media = self.media.leg(trunk, local, target.remote.ip());
+        let media = self.media.leg(trunk, shown, target.remote.ip());
         Ok(Attempt { trunk: Arc::clone(trunk), policy: policy(trunk), invite, media })
     }
 }

@@ -210,12 +210,7 @@ fn build(endpoint: EndpointHandle, arrival: Arrival, surroundings: Surroundings)
         }
         Err(error) => {
             tracing::info!(%error, "the call is refused: no media");
-            end(
-                frame.ledger,
-                Disposition::Rejected,
-                StatusCode::NOT_ACCEPTABLE_HERE,
-                &error.to_string(),
-            );
+            end(frame.ledger, Disposition::Rejected, StatusCode::NOT_ACCEPTABLE_HERE, &error.to_string());
             None
         }
     }

@@ -163,3 +163,75 @@ fn numbers(policy: &mut NumberPolicy, section: &config::Trunk) {
     policy.blocked.extend(section.blocked_prefixes.iter().cloned());
     policy.allowed.clone_from(&section.allowed_prefixes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BUILT_IN_PROFILES;
+
+    fn trunk(keys: &str, usual: Srtp) -> anyhow::Result<Trunk> {
+        let mut config = Config::default();
+        config.media.srtp = usual;
+        let text = format!("name = \"t\"\npeers = [\"sip.example.com\"]\n{keys}");
+        config.trunk = vec![toml::from_str(&text).expect("a trunk")];
+        let trunks = super::super::parts::trunks(&config)?;
+        Ok(trunks.named("t").map(|trunk| Trunk::clone(trunk)).expect("it was configured"))
+    }
+
+    #[test]
+    fn every_profile_makes_a_trunk_with_its_encryption_and_transport() {
+        use SrtpPolicy::{Off, Optional, Required};
+        let expected = |profile: &str| match profile {
+            "twilio-secure" => (Required, Some(Transport::Tls), false),
+            "signalwire" => (Optional, None, false),
+            "asterisk" | "freeswitch" => (Off, None, true),
+            _ => (Off, None, false),
+        };
+        for profile in BUILT_IN_PROFILES {
+            let made = trunk(&format!("profile = \"{profile}\""), Srtp::Off).expect(profile);
+            let seen = (made.srtp, made.peers[0].transport, made.numbers.emergency);
+            assert_eq!(seen, expected(profile), "{profile}");
+            let own = "srtp = \"opportunistic\"\nemergency_calls = true";
+            let made = trunk(&format!("profile = \"{profile}\"\n{own}"), Srtp::Required).expect(profile);
+            assert_eq!((made.srtp, made.numbers.emergency), (SrtpPolicy::Opportunistic, true), "{profile}");
+        }
+        let names: Vec<&str> = crate::sip::profile::Profile::builtin_names().collect();
+        assert_eq!(names, BUILT_IN_PROFILES);
+    }
+
+    #[test]
+    fn what_nobody_says_about_encryption_the_installation_says() {
+        let made = |keys: &str| trunk(keys, Srtp::Optional).expect("a trunk").srtp;
+        assert_eq!(made(""), SrtpPolicy::Optional);
+        assert_eq!(made("srtp = \"off\""), SrtpPolicy::Off);
+        assert_eq!(made("profile = \"twilio-secure\""), SrtpPolicy::Required);
+    }
+
+    #[test]
+    fn limits_headers_and_the_proxy_reach_the_trunk() {
+        let made = trunk(
+            "channels = 5\ncps = 2.5\noutbound_proxy = \"proxy.example.com:5070\"\nsend_diversion = true\n\
+             headers = { X-A = \"1\" }\nheader_names = { X-B = \"X-C\" }\ndtmf = \"info\"\n\
+             caller_headers = [\"remote_party_id\"]\nmedia_networks = [\"192.0.2.0/24\"]",
+            Srtp::Off,
+        );
+        let made = made.expect("a trunk");
+        assert_eq!((made.channels, made.cps, made.send_diversion), (5, 2.5, true));
+        let proxy = made.outbound_proxy.as_ref().map(Uri::as_str);
+        assert_eq!(proxy, Some("sip:proxy.example.com:5070;lr"));
+        assert_eq!(made.headers.add, [("X-A".to_owned(), "1".to_owned())]);
+        assert_eq!(made.headers.rename, [("X-B".to_owned(), "X-C".to_owned())]);
+        assert_eq!(made.caller_headers, [profile::CallerHeader::RemotePartyId]);
+        assert_eq!((made.dtmf, made.media_networks.len()), (profile::DtmfMethod::Info, 1));
+        // Without a word of its own the pace is the profile's.
+        assert_eq!(trunk("profile = \"plivo\"", Srtp::Off).expect("a trunk").cps, 2.0);
+    }
+
+    #[test]
+    fn headers_that_are_not_a_users_to_set_are_refused_by_name() {
+        for keys in ["headers = { From = \"x\" }", "header_names = { X-A = \"Contact\" }"] {
+            let error = format!("{:#}", trunk(keys, Srtp::Off).expect_err("it is ours"));
+            assert!(error.contains("trunk t") && error.contains("may not be set"), "{error}");
+        }
+    }
+}

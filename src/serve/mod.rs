@@ -45,6 +45,14 @@ pub struct Options {
     pub apply: Option<PathBuf>,
 }
 
+/// Whether a trunk of a configuration that is right by itself cannot be made.
+///
+/// # Errors
+/// What `tandem serve` would stop with: a profile that cannot be read, a header that may not be set.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    parts::trunks(config).map(drop)
+}
+
 /// Runs a server until it is told to stop by SIGTERM or SIGINT; the second signal hurries.
 ///
 /// # Errors

@@ -356,6 +356,26 @@ impl Connector {
     }
 }
 
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// What a handshake agreed on, in words: the version, and the names of the peer's certificate.
+pub(super) fn agreed(stream: &TlsStream<TcpStream>) -> String {
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        _ => "TLS 1.2",
+    };
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let facts = leaf.and_then(|leaf| Facts::read(leaf)).unwrap_or_default();
+    let addresses = facts.addresses.iter().map(ToString::to_string);
+    let names: Vec<String> = facts.names.into_iter().chain(facts.sip_domains).chain(addresses).collect();
+    format!("{version}, its certificate is for {}", names.join(", "))
+}
+
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(path)? {

@@ -72,8 +72,7 @@ async fn the_stream_goes_on_through_hold_and_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recorded_call_is_listened_to() {
     let mut setup = Setup::default().configure(|config| config.recording.enabled = true);
-    setup.resources =
-        "\n[[organization]]\nname = \"initech\"\nrecording = \"on\"\n".to_owned();
+    setup.resources = "\n[[organization]]\nname = \"initech\"\nrecording = \"on\"\n".to_owned();
     let mut stage = Stage::open_for("local", "initech", setup).await;
     let (mut ann, bob) = stage.bridged().await;
     bob.line.hears(25, "ann", Packet::is_loud).await;
@@ -110,7 +109,11 @@ async fn a_party_that_switches_its_codec_is_heard_on() {
 /// A packet of the other [`Wire`](super::wire::Wire), octet by octet.
 fn is_raw(packet: &Packet) -> bool {
     packet.payload_type == 0
-        && packet.payload.iter().enumerate().all(|(n, byte)| *byte == if n / 8 % 2 == 0 { 0x10 } else { 0x90 })
+        && packet
+            .payload
+            .iter()
+            .enumerate()
+            .all(|(n, byte)| *byte == if n / 8 % 2 == 0 { 0x10 } else { 0x90 })
 }
 
 fn is_end_of(packet: &Packet, key: u8) -> bool {

@@ -255,7 +255,8 @@ async fn a_ringing_call_takes_no_transfer() {
         let (invite, server) = stage.bob.ringing().await;
         let call = stage.lab.live_call().await;
         let token = stage.lab.token().await;
-        for (what, body) in [("transfer", r#"{"to": "100"}"#), ("hold", r#"{"on": true}"#), ("dtmf", r#"{"digits": "1"}"#)]
+        for (what, body) in
+            [("transfer", r#"{"to": "100"}"#), ("hold", r#"{"on": true}"#), ("dtmf", r#"{"digits": "1"}"#)]
         {
             let path = format!("/api/v1/calls/{}/{what}", call.id);
             let (status, problem) = stage.lab.http("POST", &path, &token, body).await;

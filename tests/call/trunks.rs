@@ -146,3 +146,56 @@ async fn what_the_carrier_says_of_the_caller_is_in_the_record() {
     assert_eq!((&shown["verstat"], &shown["diversion"]), (&json!(call.verstat), &json!(call.diversion)));
     lab.close().await;
 }
+
+/// Answers every INVITE with 503 and the wish to be left alone for a while.
+async fn overloaded(peer: UdpSocket) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok((length, from)) = peer.recv_from(&mut buffer).await {
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if !text.starts_with("INVITE ") {
+            continue;
+        }
+        let kept = |line: &&str| {
+            ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name))
+        };
+        let head: Vec<&str> = text.split("\r\n").filter(kept).collect();
+        let answer = format!(
+            "SIP/2.0 503 Service Unavailable\r\n{}\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n",
+            head.join("\r\n").replace("To: ", "To:  ")
+        );
+        peer.send_to(answer.as_bytes(), from).await.expect("it is sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trunk_that_is_overloaded_is_followed_by_the_next_and_left_alone_for_a_while() {
+    let busy = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let at = busy.local_addr().expect("an address");
+    let answering = tokio::spawn(overloaded(busy));
+    let far = Lab::open(PORTS + 2000, Setup::default()).await;
+    let mut setup = setup(vec![far.sip.to_string()]);
+    let second = std::mem::replace(&mut setup.configure, Box::new(|_| ()));
+    let first = format!("name = \"first\"\npeers = [\"{at}\"]");
+    let near = setup.configure(move |config| {
+        second(config);
+        config.trunk.insert(0, toml::from_str(&first).expect("a trunk"));
+    });
+    let near = Lab::open(PORTS, near).await;
+    let token = near.token().await;
+    let body = json!({"to": "400", "flow": "700"}).to_string();
+    assert_eq!(post(near.server.http_address(), &token, Some("a"), &body).await.0, 202);
+    let (call, events) = near.record().await;
+    assert_eq!(call.disposition, Some(Disposition::Completed));
+    let trunks: Vec<_> = data_of(&events, "leg.added").iter().map(|leg| leg["trunk"].clone()).collect();
+    assert_eq!(trunks, ["first", "out"]);
+    assert_eq!(data_of(&events, "leg.ended")[0]["status"], 503);
+    let shown = async |name: &str| near.http("GET", &format!("/api/v1/trunks/{name}"), &token, "").await.1;
+    within(10, "the first target is left alone", async || {
+        shown("first").await["targets"][0]["quarantined_until"].is_string().then_some(())
+    })
+    .await;
+    assert!(shown("out").await["targets"][0]["quarantined_until"].is_null());
+    answering.abort();
+    near.close().await;
+    far.close().await;
+}

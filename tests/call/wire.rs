@@ -278,7 +278,8 @@ impl Wire {
             }
             if method == "CANCEL" {
                 let call_id = header(&text, "Call-ID");
-                let invites: Vec<String> = self.seen.iter().filter(|m| m.starts_with("INVITE ")).cloned().collect();
+                let invites: Vec<String> =
+                    self.seen.iter().filter(|m| m.starts_with("INVITE ")).cloned().collect();
                 if let Some(invite) = invites.into_iter().find(|m| header(m, "Call-ID") == call_id) {
                     let answer = response(&invite, "487 Request Terminated", &self.tag_of(&invite), "", "");
                     self.send(&answer, source).await;
@@ -307,11 +308,8 @@ impl Talk {
     }
 
     fn ack(&self, number: &str, own: SocketAddr) -> String {
-        let to = if number.is_empty() {
-            self.contact.clone()
-        } else {
-            format!("sip:{number}@{}", self.server)
-        };
+        let to =
+            if number.is_empty() { self.contact.clone() } else { format!("sip:{number}@{}", self.server) };
         // Of a refusal it belongs to the INVITE's transaction.
         request(self, "ACK", &to, own, "", "")
     }
@@ -544,7 +542,8 @@ async fn listen(socket: Arc<UdpSocket>, state: Arc<Mutex<Sound>>) {
         if length < 12 {
             continue;
         }
-        let word = |at: usize| u32::from_be_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]);
         let packet = Packet {
             payload_type: buffer[1] & 0x7f,
             sequence: u16::from_be_bytes([buffer[2], buffer[3]]),

@@ -364,7 +364,7 @@ impl Line {
         TrunkStatus {
             name: self.trunk.name.clone(),
             profile: self.trunk.profile.description.clone(),
-            state: status::trunk_state(at.now, &board.health, &board.registrations),
+            state: board.state_at(at.now),
             since: board.since,
             reason: board.reason(),
             registered: status::registrations(at, &board.registrations),
@@ -390,6 +390,11 @@ impl Line {
 }
 
 impl Board {
+    fn state_at(&self, now: std::time::Instant) -> TrunkState {
+        let leads_nowhere = self.lost.is_some() && self.found.is_empty();
+        status::trunk_state(now, &self.health, &self.registrations, leads_nowhere)
+    }
+
     /// Why the trunk is not as it should be.
     fn reason(&self) -> Option<String> {
         let registrations = self.registrations.iter().find_map(|one| one.reason().map(str::to_owned));

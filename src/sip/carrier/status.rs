@@ -79,7 +79,7 @@ pub struct TrunkTest {
 /// One step of a test.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TestStep {
-    /// `dns`, `options`, `register`.
+    /// `dns`, `tls`, `options`, `register`.
     pub step: &'static str,
     /// Of what.
     pub target: String,
@@ -118,8 +118,17 @@ impl Moment {
 
 /// The state of a trunk: of its targets, and of its registrations. A failed registration makes it degraded, and
 /// down when there is no other sign of life.
-pub fn trunk_state(now: Instant, health: &Health, registrations: &[Registration]) -> TrunkState {
-    let targets = health.state(now);
+/// A trunk whose names lead nowhere is down as well.
+pub fn trunk_state(
+    now: Instant,
+    health: &Health,
+    registrations: &[Registration],
+    leads_nowhere: bool,
+) -> TrunkState {
+    let targets = match health.state(now) {
+        TrunkState::Unknown if leads_nowhere => TrunkState::Down,
+        state => state,
+    };
     let registered = registrations.iter().filter_map(|one| match (one.is_registered(now), one.reason()) {
         (true, _) => Some(TrunkState::Up),
         (false, Some(_)) => Some(TrunkState::Down),

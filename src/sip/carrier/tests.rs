@@ -3,8 +3,10 @@
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
+use crate::sip::dns::{Question, Srv};
 use crate::sip::endpoint::{Endpoint, EndpointConfig};
 use crate::sip::profile::Profile;
+use crate::sip::resolver::Rows;
 use crate::sip::trunk::HealthPolicy;
 use crate::sip::ua::UaEvent;
 
@@ -81,6 +83,40 @@ async fn targets_come_in_order_and_a_failed_one_comes_last() {
 }
 
 #[tokio::test]
+async fn a_name_leads_to_its_srv_targets_in_order_and_a_failed_one_comes_last() {
+    let (ours, _, _inbox) = endpoint().await;
+    let srv = |priority, port, target: &str| Srv { priority, weight: 0, port, target: target.into() };
+    let ip = |last| Rows::Addresses(vec![IpAddr::from([127, 0, 0, last])]);
+    let zone = [
+        (Question::Naptr("carrier.example".into()), Rows::Naptr(Vec::new())),
+        (
+            Question::Srv("_sip._udp.carrier.example".into()),
+            Rows::Srv(vec![srv(20, 5072, "b.carrier.example."), srv(10, 5071, "a.carrier.example.")]),
+        ),
+        (Question::Addresses("a.carrier.example".into()), ip(1)),
+        (Question::Addresses("b.carrier.example".into()), ip(2)),
+    ];
+    let trunks = Trunks::new([trunk("carrier", &[], |trunk| {
+        trunk.peers = vec!["carrier.example".parse().expect("a peer")];
+    })]);
+    let carriers = Carriers::start(ours.clone(), Resolver::fixed(zone), &trunks, CancellationToken::new());
+    let targets = async || {
+        let found = carriers.targets("carrier").await.expect("it has two");
+        // The name that was asked for, not what SRV led to: that is what a certificate must prove.
+        assert!(found.iter().all(|(_, candidate)| &*candidate.name == "carrier.example"));
+        found.iter().map(|(target, _)| target.remote.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(targets().await, ["127.0.0.1:5071", "127.0.0.2:5072"]);
+    let first: SocketAddr = "127.0.0.1:5071".parse().expect("an address");
+    carriers.report("carrier", first, TargetOutcome::TransportFailed);
+    until(&carriers, "carrier", |status| status.targets.iter().any(|one| one.quarantined_until.is_some()))
+        .await;
+    assert_eq!(targets().await, ["127.0.0.2:5072", "127.0.0.1:5071"]);
+    let trunk = carriers.line("carrier").expect("it exists").trunk.clone();
+    assert_eq!(trunk.host_at("carrier.example", first), ("carrier.example".to_owned(), None));
+}
+
+#[tokio::test]
 async fn a_trunk_that_leads_nowhere_says_why() {
     let (ours, _, _inbox) = endpoint().await;
     let mut empty = trunk("empty", &[], |_| {});
@@ -91,7 +127,7 @@ async fn a_trunk_that_leads_nowhere_says_why() {
     assert_eq!(why("empty").await, "the trunk has no target: give it `peers` or `register`");
     assert_eq!(why("named").await, "the trunk has no target: `sip.example` has no address in DNS");
     let status = until(&carriers, "named", |status| status.reason.is_some()).await;
-    assert_eq!(status.state, TrunkState::Unknown);
+    assert_eq!(status.state, TrunkState::Down);
 }
 
 #[tokio::test]

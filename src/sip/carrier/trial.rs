@@ -9,11 +9,13 @@ use super::health::Spot;
 use super::status::{TestStep, TrunkTest, millis};
 use super::watch::{now, ping};
 use super::{Line, Shared};
+use crate::sip::dns::Candidate;
 
 /// Runs the steps: names first, then targets all at once, then registrations.
 pub(super) async fn run(line: &Arc<Line>, shared: &Shared) -> TrunkTest {
     let mut steps = Vec::new();
     let mut spots: Vec<Spot> = Vec::new();
+    let mut places: Vec<Candidate> = Vec::new();
     for peer in line.peers() {
         let started = Instant::now();
         let answer = shared.resolver.resolve(&peer, &shared.ours).await;
@@ -26,20 +28,32 @@ pub(super) async fn run(line: &Arc<Line>, shared: &Shared) -> TrunkTest {
         };
         steps.push(step("dns", peer.to_string(), ok, detail, started));
         let found = answer.unwrap_or_default();
+        places.extend(found.iter().cloned());
         spots.extend(found.iter().map(super::spot).filter(|spot| !spots.contains(spot)).collect::<Vec<_>>());
     }
+    line.board().found.clone_from(&places);
+    let secure = places.iter().filter(|one| one.transport.is_secure());
+    steps.extend(futures_util::future::join_all(secure.map(|one| handshake(shared, one))).await);
     let pings = spots.into_iter().map(|spot| options(line, shared, spot));
     steps.extend(futures_util::future::join_all(pings).await);
     steps.extend(registrations(line).await);
     TrunkTest::of(&line.trunk.name, steps)
 }
 
+async fn handshake(shared: &Shared, place: &Candidate) -> TestStep {
+    let started = Instant::now();
+    let tried = match shared.target(place) {
+        Ok(target) => shared.endpoint.handshake(&target).await,
+        Err(reason) => Err(reason),
+    };
+    let ok = tried.is_ok();
+    let name = format!("{} at {}", place.name, place.address);
+    step("tls", name, ok, tried.unwrap_or_else(|reason| reason), started)
+}
+
 async fn options(line: &Line, shared: &Shared, spot: Spot) -> TestStep {
     let started = Instant::now();
     let (ok, detail) = match ping(line, shared, spot).await {
-        Ok((status, _)) if spot.0.is_secure() => {
-            (true, format!("answered {status}; its certificate is good"))
-        }
         Ok((status, _)) => (true, format!("answered {status}")),
         Err(reason) => (false, reason),
     };

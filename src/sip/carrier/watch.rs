@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::{Spot, TargetOutcome, TrunkState};
 use super::registration::{Ask, Heard, Reply};
-use super::{Line, Shared, status};
+use super::{Line, Shared};
 use crate::sip::digest::Credentials;
 use crate::sip::dns::Candidate;
 use crate::sip::message::Method;
@@ -129,7 +129,7 @@ impl Watch {
     /// Shows the state to metrics, the log and whoever waits for a change.
     fn tell(&self) {
         let (name, mut board) = (&self.line.trunk.name, self.line.board());
-        let state = status::trunk_state(now(), &board.health, &board.registrations);
+        let state = board.state_at(now());
         metrics::gauge!("tandem_trunk_state", "trunk" => name.clone()).set(f64::from(state.level()));
         if !board.registrations.is_empty() {
             let all = board.registrations.iter().all(|one| one.is_registered(now()));
@@ -194,6 +194,11 @@ pub(super) async fn ping(line: &Line, shared: &Shared, spot: Spot) -> Result<(u1
     request.credentials = credentials(trunk);
     request.contact = Some(ContactSpec::default());
     let answer = timeout(PING_LIMIT, shared.endpoint.request(request)).await;
+    let undelivered = matches!(&answer, Ok(Ok(answer)) if answer.response.is_none());
+    if undelivered && transport.is_secure() {
+        // Signalling does not say why there is no connection; the handshake does.
+        shared.endpoint.handshake(&target).await.map_err(|reason| format!("TLS: {reason}"))?;
+    }
     match answer {
         Err(_) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
         Ok(Err(error)) => Err(error.to_string()),

@@ -322,7 +322,10 @@ mod tests {
             let refused = client.clone().challenged(&challenge(&[again]), &mut met.clone());
             assert_eq!(refused, Err(DigestError::Refused), "{again}");
         }
-        assert_eq!(client.challenged(&challenge(&["Digest realm=r, nonce=n2, stale=TRUE"]), &mut met), Ok(()));
+        assert_eq!(
+            client.challenged(&challenge(&["Digest realm=r, nonce=n2, stale=TRUE"]), &mut met),
+            Ok(())
+        );
         assert_eq!(client.challenged(&challenge(&["Digest realm=q, nonce=n"]), &mut met), Ok(()));
         let unknown = client.challenged(&challenge(&["NoOne knows=this"]), &mut Challenged::default());
         assert_eq!(unknown, Err(DigestError::NoKnownChallenge));

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Listener;
 use crate::id::LegId;
 use crate::sip::message::Transport;
-use crate::sip::tls::HostNames;
+use crate::sip::tls::{Connector, HostNames, agreed};
 use crate::sip::transport::{HostId, Target};
 use crate::sip::trunk::Trunks;
 use crate::sip::ua::{Advertised, Answer, LegCommand, OutRequest, OutgoingInvite, Pong, shown_ip};
@@ -38,6 +39,7 @@ pub struct EndpointHandle {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) listeners: Arc<[Listener]>,
     pub(super) hosts: HostNames,
+    pub(super) connector: Connector,
     pub(super) shown: Arc<(Option<IpAddr>, Vec<Advertised>)>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -110,6 +112,23 @@ impl EndpointHandle {
     /// many are known.
     pub fn host(&self, name: &str) -> Option<HostId> {
         self.hosts.number(name)
+    }
+
+    /// Tries the TLS handshake with a target on a connection of its own, and tells what was agreed on, or why not.
+    ///
+    /// # Errors
+    /// In words, when nobody listens or the peer does not prove its name. Waits at most 5 s.
+    pub async fn handshake(&self, target: &Target) -> Result<String, String> {
+        let (remote, name) = (target.remote, target.name);
+        let shaking = async {
+            let stream = TcpStream::connect(remote).await?;
+            self.connector.connect(stream, name, remote).await
+        };
+        match tokio::time::timeout(HANDSHAKE_LIMIT, shaking).await {
+            Ok(Ok(stream)) => Ok(agreed(&stream)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no handshake within {} s", HANDSHAKE_LIMIT.as_secs())),
+        }
     }
 
     /// Sends a request outside of any dialog, such as REGISTER or OPTIONS, and waits for its final answer; with none
@@ -185,3 +204,6 @@ impl EndpointHandle {
 
 /// Commands not yet handled; the endpoint takes them before anything else.
 pub(super) const ASK_QUEUE: usize = 8_192;
+
+/// Longest time [`EndpointHandle::handshake`] takes.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

@@ -143,6 +143,7 @@ impl Endpoint {
         };
         let own = certificates.clone().filter(|_| shown);
         let connector = Connector::new(&config.tls_roots, hosts.clone(), own)?;
+        let prober = connector.clone();
         let mut sockets = Sockets::default();
         let mut listeners = Vec::new();
         for listener in &config.listen {
@@ -220,6 +221,7 @@ impl Endpoint {
         };
         tasks.spawn(driver.run(from_calls, from_first, from_fresh, stop.clone()));
         tasks.close();
-        Ok(EndpointHandle { asks, listeners: listeners.into(), hosts, shown, stop, tasks })
+        let listeners = listeners.into();
+        Ok(EndpointHandle { asks, listeners, hosts, connector: prober, shown, stop, tasks })
     }
 }

@@ -204,7 +204,8 @@ impl UserAgent {
             established.peer_takes_update |= fork.takes_update;
             established.local_sdp = fork.early.local_sdp.or(established.local_sdp.take());
             if let Some(tx) = fork.early.pending {
-                established.reoffer = Reoffer::Pending { tx, sdp: Vec::new(), tries: 0, met: Challenged::default() };
+                established.reoffer =
+                    Reoffer::Pending { tx, sdp: Vec::new(), tries: 0, met: Challenged::default() };
             }
         }
         let (peer, trunk) = (leg.peer, leg.trunk.clone());

@@ -83,7 +83,9 @@ impl UserAgent {
         self.trunks.iter().any(|trunk| {
             let mut peers = trunk.peers.iter().filter(|peer| peer.transport == Some(Transport::Udp));
             peers.any(|peer| match &peer.host {
-                PeerHost::Ip(ip) => *ip == source && peer.port.is_none_or(|port| port == target.remote.port()),
+                PeerHost::Ip(ip) => {
+                    *ip == source && peer.port.is_none_or(|port| port == target.remote.port())
+                }
                 PeerHost::Name(_) => admitting == Some(trunk.name.as_str()),
             })
         })

@@ -64,7 +64,10 @@ fn requests_in_the_call_bring_their_credentials_and_are_challenged_once() {
     assert!(proof(&again).is_some_and(|proof| proof.contains("nonce=\"n2\"")));
     desk.hear(&answer(&again, 401, "b", &asked("n3", ""), ""));
     let refused = LegEvent::ReinviteResult { status: code(401), sdp: None };
-    assert_eq!((desk.sent(), desk.told()), (vec!["INVITE".into(), "ACK".into(), "INVITE".into(), "ACK".into()], vec![refused]));
+    assert_eq!(
+        (desk.sent(), desk.told()),
+        (vec!["INVITE".into(), "ACK".into(), "INVITE".into(), "ACK".into()], vec![refused])
+    );
     desk.command(leg(), LegCommand::Hangup { reason: None });
     let bye = desk.last_request().clone();
     assert!(proof(&bye).is_some());

@@ -68,7 +68,8 @@ fn a_peer_without_tcp_gets_it_by_udp_with_another_branch_and_the_next_one_at_onc
 
 #[test]
 fn a_trunk_by_udp_alone_stays_there() {
-    for (peer, transport) in [("192.0.2.1:5060;transport=udp", Transport::Udp), ("192.0.2.1", Transport::Tcp)] {
+    for (peer, transport) in [("192.0.2.1:5060;transport=udp", Transport::Udp), ("192.0.2.1", Transport::Tcp)]
+    {
         let peers = vec![peer.parse::<Peer>().expect("a peer")];
         let mut desk = desk(Trunk { peers, ..trunk() });
         desk.ua.invite(desk.now, leg(), large());
