@@ -310,7 +310,7 @@ fn a_broken_trunk_does_not_shift_the_others() {
         "[[trunk]]\nprofile = \"generic\"\n[[trunk]]\nname = \"b\"\nprofile = \"nokia\"\nallow = [\"192.0.2.1\", \"pbx.example.com\"]\n",
         &[
             "tandem.toml:1:1: error: trunk[0].name: this key is required\n  fix: add name = \"twilio\"",
-            "tandem.toml:5:11: error: trunk[1].profile: there is no SIP profile \"nokia\"\n  fix: use generic, twilio or asterisk, or add nokia.toml to sip-profiles",
+            "tandem.toml:5:11: error: trunk[1].profile: there is no SIP profile \"nokia\"\n  fix: use one of generic, twilio, twilio-secure, asterisk, freeswitch, telnyx, bandwidth, vonage, signalwire, plivo, or add nokia.toml to sip-profiles",
             "tandem.toml:6:23: error: trunk[1].allow[1]: \"pbx.example.com\" is no network\n  fix: write an address, or an address and a prefix length such as \"54.172.60.0/30\"; a host name cannot be an inbound source",
         ],
     );

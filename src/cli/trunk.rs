@@ -88,7 +88,13 @@ fn show(context: &Context, trunk: Value) -> Result<(), Failure> {
     if !trunk["reason"].is_null() {
         context.output.line(&text(&trunk["reason"]))?;
     }
-    context.output.line(&format!("calls: {}", calls(&trunk)))?;
+    context.output.line(&format!("profile: {}", text(&trunk["profile"])))?;
+    let pace = match trunk["cps"].as_f64() {
+        Some(pace) if pace > 0.0 => format!(", at most {pace} new ones a second"),
+        _ => String::new(),
+    };
+    context.output.line(&format!("calls: {}{pace}", calls(&trunk)))?;
+    context.output.line(&format!("media encryption: {}", text(&trunk["srtp"])))?;
     let registrations: Vec<_> = items(&trunk["registered"])
         .iter()
         .map(|one| {

@@ -165,6 +165,18 @@ pub enum SrtpPolicy {
     Opportunistic,
 }
 
+impl SrtpPolicy {
+    /// As in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Optional => "optional",
+            Self::Required => "required",
+            Self::Opportunistic => "opportunistic",
+        }
+    }
+}
+
 /// What becomes of a REFER of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReferPolicy {

@@ -372,6 +372,7 @@ impl Line {
             calls,
             channels: self.trunk.channels,
             cps: self.trunk.cps,
+            srtp: self.trunk.srtp.as_str(),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct TrunkStatus {
     pub channels: usize,
     /// Most new outgoing calls a second; 0: no limit.
     pub cps: f32,
+    /// Encryption of media: `off`, `optional`, `required`, `opportunistic`.
+    pub srtp: &'static str,
 }
 
 /// One registration.
