@@ -122,9 +122,8 @@ impl Call {
             tokio::select! {
                 biased;
                 opened = &mut told => break opened,
-                wake = wait => match wake? {
-                    Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
-                    _ => {}
+                wake = wait => if let Wake::Leg(LegSignal::Audio { .. }) = wake? {
+                    self.hear(|_| ());
                 },
             }
         };

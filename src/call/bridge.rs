@@ -8,6 +8,7 @@
 //! While nobody listens and both legs speak alike, packets pass as they are. Whoever may replace a leg meanwhile is
 //! the business of [`transfer`](super::transfer).
 
+use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::handle::{CallCommand, Taken};
 use super::hunt::disposition;
 use super::ledger::Ending;
 use super::replace::Newcomer;
-use super::transfer::{Far, Mover, Outcome};
+use super::transfer::{Far, Mover, Outcome, Place};
 use super::{Call, Over, Prompts, Wake};
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::id::LegId;
@@ -24,6 +25,7 @@ use crate::rtp::ItemKey;
 use crate::sip::cause::{goodbye_across, reason_across, status_across};
 use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
+use crate::sip::ua::HangupReason;
 
 /// What a call needs to dial somebody and join the two.
 #[derive(Clone)]
@@ -68,7 +70,7 @@ impl Call {
     async fn unanswered(&mut self, step: &DialStep, failure: DialFailure) -> Result<(), Over> {
         let disposition = disposition(failure.status, failure.timed_out);
         let failed = matches!(disposition, Disposition::Failed);
-        let reason = reason_across(failure.status, &failure.reason);
+        let reason = reason_across(failure.status, failure.cause, &failure.reason);
         if self.answered {
             let prompts = &step.prompts;
             let prompt = if failed { &prompts.apology } else { &prompts.nobody };
@@ -109,9 +111,12 @@ struct Bridge {
     parked: bool,
     /// Packets pass as they are: nobody listens, and both legs speak alike.
     relay: bool,
-    /// When packets may pass again after a party has switched its codec, and how often that has happened.
+    /// When packets may pass again: not at once after a party has switched its codec (and how often that has
+    /// happened), nor while a key that we press may still be held at the other side.
     relay_from: Option<Instant>,
     switches: u32,
+    /// The Q.850 cause the near party hung up with.
+    near_cause: Option<u16>,
     near_music: Music,
     far_music: Music,
     pcm: Vec<i16>,
@@ -136,6 +141,7 @@ impl Bridge {
             relay: false,
             relay_from: None,
             switches: 0,
+            near_cause: None,
             near_music: Music::default(),
             far_music: Music::default(),
             pcm: Vec::with_capacity(960),
@@ -183,15 +189,18 @@ impl Bridge {
 
     fn woken(&mut self, call: &mut Call, woken: Woken) -> Option<End> {
         match woken {
-            Woken::Near(Wake::Leg(LegSignal::HungUp(_))) if call.left(Mover::Near) => self.entertain(call),
+            Woken::Near(Wake::Leg(LegSignal::HungUp(_))) if call.left(Place::Near) => self.entertain(call),
             Woken::Near(wake) => {
+                if let Wake::Leg(LegSignal::HungUp(hang_up)) = &wake {
+                    self.near_cause = hang_up.cause_code;
+                }
                 call.noted(&wake);
                 if call.over.is_some() {
                     return Some(End::Over);
                 }
                 return self.near(call, wake);
             }
-            Woken::Far(LegSignal::HungUp(_)) if call.left(Mover::Far) => self.entertain(call),
+            Woken::Far(LegSignal::HungUp(_)) if call.left(Place::Far) => self.entertain(call),
             Woken::Far(LegSignal::HungUp(hang_up)) => return Some(self.far_hung_up(call, hang_up)),
             Woken::Far(signal) => return self.far_signal(call, signal),
             Woken::Dial(news) => return self.dial_news(call, news),
@@ -222,18 +231,21 @@ impl Bridge {
             Wake::Command(CallCommand::Hold { on, taken }) => self.park(call, on, taken),
             Wake::Command(CallCommand::Dtmf { digits, taken }) => self.press(call, &digits, taken),
             Wake::Command(CallCommand::Say { taken, .. }) => taken.no("no assistant is on the call"),
-            other => match call.other_parties(&mut self.far, other) {
-                Ok(outcome) => return self.changed(call, outcome),
-                // Nothing of that means anything to two people who talk.
-                Err(_) => {}
-            },
+            // What is left means nothing to two people who talk.
+            other => {
+                if let ControlFlow::Break(outcome) = call.other_parties(&mut self.far, other) {
+                    return self.changed(call, outcome);
+                }
+            }
         }
         None
     }
 
     fn near_audio(&mut self, call: &mut Call) {
         self.resume_relay(call);
-        let quiet = self.is_quiet(call);
+        // A party that holds may play music of its own (RFC 3264 section 8.4); ours goes before it.
+        let own_music = self.near_held && call.reach.hold_music.is_none() && !self.parked;
+        let quiet = self.is_quiet(call) && !(own_music && !self.far_held);
         let far = match (&mut self.far, &mut self.dialling) {
             (Some(far), _) => Some(&mut far.leg),
             (None, Some(dialling)) => dialling.leg(),
@@ -252,7 +264,7 @@ impl Bridge {
         let passes = self.relay && method == "rtp" && call.leg.passes_keys_to(&far.leg);
         if method != "inband" && !passes {
             far.leg.send_dtmf(digit.encode_utf8(&mut [0; 4]));
-            self.retune(call);
+            self.key_pressed(call);
         }
     }
 
@@ -261,15 +273,22 @@ impl Bridge {
         let passes = self.relay && method == "rtp" && far.leg.passes_keys_to(&call.leg);
         if method != "inband" && !passes {
             call.leg.send_dtmf(digit.encode_utf8(&mut [0; 4]));
-            self.retune(call);
+            self.key_pressed(call);
         }
+    }
+
+    /// A key of ours is on its way. If it is one the other party still holds, the rest of its packets must not pass
+    /// as a second one.
+    fn key_pressed(&mut self, call: &mut Call) {
+        self.relay_from = self.relay_from.max(Some(Instant::now() + KEY_PAUSE));
+        self.retune(call);
     }
 
     fn press(&mut self, call: &mut Call, digits: &str, taken: Taken) {
         let Some(far) = &mut self.far else { return taken.no(NOBODY) };
         taken.yes();
         far.leg.send_dtmf(digits);
-        self.retune(call);
+        self.key_pressed(call);
     }
 
     fn park(&mut self, call: &mut Call, on: bool, taken: Taken) {
@@ -288,7 +307,7 @@ impl Bridge {
 
     /// Whether the two do not hear each other now.
     fn is_quiet(&self, call: &Call) -> bool {
-        let left = call.has_left(Mover::Near) || call.has_left(Mover::Far);
+        let left = call.has_left(Place::Near) || call.has_left(Place::Far);
         self.near_held || self.far_held || self.parked || left
     }
 
@@ -330,8 +349,8 @@ impl Bridge {
 
     /// Music for whoever waits, and none for whoever does not.
     fn entertain(&mut self, call: &mut Call) {
-        let near_left = call.has_left(Mover::Near);
-        let far_left = call.has_left(Mover::Far);
+        let near_left = call.has_left(Place::Near);
+        let far_left = call.has_left(Place::Far);
         let near_waits = (self.far_held || self.parked || far_left) && !self.near_held;
         let far_waits = (self.near_held || self.parked || near_left) && !self.far_held;
         let music = call.reach.hold_music.clone();
@@ -399,7 +418,8 @@ impl Bridge {
 
     fn far_audio(&mut self, call: &mut Call) {
         self.resume_relay(call);
-        let quiet = self.is_quiet(call);
+        let own_music = self.far_held && call.reach.hold_music.is_none() && !self.parked;
+        let quiet = self.is_quiet(call) && !(own_music && !self.near_held);
         self.pcm.clear();
         if let Some(far) = &mut self.far {
             far.leg.take_audio(&mut self.pcm);
@@ -474,7 +494,9 @@ impl Bridge {
     /// Somebody takes a call that still rings elsewhere.
     fn picked_up(&mut self, call: &mut Call, with: Newcomer) -> Option<End> {
         let far = with.settle(call.leg.pacer().clone())?;
-        self.give_up_dialling(call, "picked up elsewhere");
+        let text = "Call completed elsewhere".to_owned();
+        let told = HangupReason { protocol: "SIP", cause: 200, text };
+        self.give_up_dialling(call, "picked up elsewhere", told);
         self.join(call, far);
         None
     }
@@ -490,11 +512,11 @@ impl Bridge {
         self.retune(call);
     }
 
-    fn give_up_dialling(&mut self, call: &mut Call, reason: &str) {
+    fn give_up_dialling(&mut self, call: &mut Call, reason: &str, told: HangupReason) {
         if let Some(mut dialling) = self.dialling.take()
             && let Some(leg) = dialling.leg()
         {
-            leg.hang_up(goodbye_across(None, reason));
+            leg.hang_up(told);
             call.note_leg_ended(leg.id(), 487, reason, "caller");
         }
     }
@@ -502,11 +524,16 @@ impl Bridge {
     /// The far leg is told why, and its end recorded.
     fn close(mut self, call: &mut Call) {
         let (cause, text) = match &call.over {
-            Some(over) if over.disposition == Disposition::Completed => (None, over.reason.clone()),
-            Some(over) => (Some(reason_across(over.sip_status, "").cause), over.reason.clone()),
+            Some(over) if over.disposition == Disposition::Completed => {
+                (self.near_cause, over.reason.clone())
+            }
+            Some(over) => {
+                let cause = reason_across(over.sip_status, self.near_cause, "").cause;
+                (Some(cause), over.reason.clone())
+            }
             None => (None, String::new()),
         };
-        self.give_up_dialling(call, "given up");
+        self.give_up_dialling(call, "given up", goodbye_across(cause, &text));
         if let Some(mut far) = self.far.take() {
             far.leg.hang_up(goodbye_across(cause, &text));
             let by = call.over.as_ref().map_or_else(|| "system".to_owned(), |over| over.by.clone());
@@ -552,3 +579,5 @@ const NOBODY: &str = "nobody has answered the call yet";
 /// How long a party that has switched its codec must have left it alone before its packets pass again; times the
 /// square of how often it has.
 const SWITCH_PAUSE: Duration = Duration::from_secs(1);
+/// How long packets do not pass after a key that we made: longer than keys are held.
+const KEY_PAUSE: Duration = Duration::from_secs(2);

@@ -19,6 +19,7 @@ use super::hunt::{Hunt, NO_PROVISIONAL, Next, Policy, Refusal};
 use crate::event::{CallEventKind, Direction};
 use crate::id::LegId;
 use crate::rtp::pacer::Pacer;
+use crate::sip::carrier::TargetOutcome;
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::identity::IncomingIdentity;
 use crate::sip::leg::{HangUp, LegMedia, LegSignal, SipLeg};
@@ -175,24 +176,6 @@ impl std::fmt::Debug for Permit {
     }
 }
 
-/// What became of a target, for its trunk's health.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    /// 2xx.
-    Answered,
-    /// A final refusal that shows the target to be alive.
-    Refused(u16),
-    /// It said nothing.
-    Timeout,
-    /// It could not be reached.
-    TransportFailed,
-    /// 503, with the seconds it asked for.
-    Overloaded {
-        /// `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-}
-
 /// How calls leave the house. Implemented by `routing`; every method returns at once.
 pub trait Outbound: Send + Sync {
     /// The targets of a request, in the order they are to be tried.
@@ -200,7 +183,7 @@ pub trait Outbound: Send + Sync {
     /// A channel of the trunk, when its pace allows one.
     fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>>;
     /// What became of an attempt.
-    fn report(&self, attempt: &Attempt, outcome: AttemptOutcome);
+    fn report(&self, attempt: &Attempt, outcome: TargetOutcome);
     /// Where the events of a leg come; taken before its INVITE is sent.
     fn line(&self, leg: LegId) -> mpsc::Receiver<LegEvent>;
     /// The leg was never made known to signalling.
@@ -245,6 +228,8 @@ pub struct DialFailure {
     pub status: u16,
     /// In words.
     pub reason: String,
+    /// The Q.850 cause the last target gave.
+    pub cause: Option<u16>,
     /// It rang for as long as it may.
     pub timed_out: bool,
 }
@@ -412,7 +397,7 @@ impl Dialling {
 
     /// Sends the INVITE.
     fn call(&mut self, target: usize, permit: Permit) -> Result<Calling, Refusal> {
-        let unavailable = |reason: String| Refusal { status: 503, reason, contacts: Vec::new() };
+        let unavailable = |reason: String| Refusal { status: 503, reason, ..Refusal::default() };
         let attempt =
             self.attempts.get(target).cloned().ok_or_else(|| unavailable("no target".to_owned()))?;
         let id = LegId::fresh();
@@ -459,7 +444,7 @@ impl Dialling {
     fn answered(&mut self) {
         let State::Calling(calling) = std::mem::replace(&mut self.state, State::Done) else { return };
         let Calling { leg, permit, target, .. } = *calling;
-        let Some(trunk) = self.report(target, AttemptOutcome::Answered) else { return };
+        let Some(trunk) = self.report(target, TargetOutcome::Answered) else { return };
         metrics::counter!("tandem_dials_total", "outcome" => "answered").increment(1);
         self.news.push_back(DialNews::Answered(Box::new(Party { leg, permit, trunk })));
     }
@@ -473,7 +458,8 @@ impl Dialling {
         self.report(target, outcome(&hang_up));
         self.leg_ended(id, hang_up.status, &hang_up.reason, "callee");
         let contacts = redirects(&hang_up);
-        let refusal = Refusal { status: hang_up.status, reason: hang_up.reason, contacts };
+        let cause = q850(&hang_up);
+        let refusal = Refusal { status: hang_up.status, reason: hang_up.reason, cause, contacts };
         let next = self.hunt.failed(Instant::now(), target, refusal);
         self.go_on(next);
     }
@@ -482,9 +468,9 @@ impl Dialling {
     fn given_up(&mut self) {
         let reason = "no response";
         let Some((id, target)) = self.cancel(reason) else { return };
-        self.report(target, AttemptOutcome::Timeout);
+        self.report(target, TargetOutcome::Timeout);
         self.leg_ended(id, 408, reason, "system");
-        let refusal = Refusal { status: 408, reason: reason.to_owned(), contacts: Vec::new() };
+        let refusal = Refusal { status: 408, reason: reason.to_owned(), ..Refusal::default() };
         let next = self.hunt.failed(Instant::now(), target, refusal);
         self.go_on(next);
     }
@@ -495,7 +481,7 @@ impl Dialling {
         if let Some((id, _)) = self.cancel(reason) {
             self.leg_ended(id, 408, reason, "system");
         }
-        let refusal = Refusal { status: 408, reason: reason.to_owned(), contacts: Vec::new() };
+        let refusal = Refusal { status: 408, reason: reason.to_owned(), ..Refusal::default() };
         self.failed(refusal, true);
     }
 
@@ -511,8 +497,8 @@ impl Dialling {
     fn failed(&mut self, refusal: Refusal, timed_out: bool) {
         self.state = State::Done;
         metrics::counter!("tandem_dials_total", "outcome" => "failed").increment(1);
-        let Refusal { status, reason, .. } = refusal;
-        self.news.push_back(DialNews::Failed(DialFailure { status, reason, timed_out }));
+        let Refusal { status, reason, cause, .. } = refusal;
+        self.news.push_back(DialNews::Failed(DialFailure { status, reason, cause, timed_out }));
     }
 
     fn leg_ended(&mut self, leg: LegId, status: u16, reason: &str, by: &str) {
@@ -520,25 +506,30 @@ impl Dialling {
         self.news.push_back(DialNews::Note(CallEventKind::LegEnded { leg, status, reason, by }));
     }
 
-    fn report(&self, target: usize, outcome: AttemptOutcome) -> Option<Arc<Trunk>> {
+    fn report(&self, target: usize, outcome: TargetOutcome) -> Option<Arc<Trunk>> {
         let attempt = self.attempts.get(target)?;
         self.kit.outbound.report(attempt, outcome);
         Some(Arc::clone(&attempt.trunk))
     }
 }
 
-fn outcome(hang_up: &HangUp) -> AttemptOutcome {
+fn outcome(hang_up: &HangUp) -> TargetOutcome {
     let failure = hang_up.failure.as_ref();
     if failure.is_some_and(|failure| failure.timed_out) {
-        return AttemptOutcome::Timeout;
+        return TargetOutcome::Timeout;
     }
     if failure.is_some_and(|failure| failure.transport_failed) {
-        return AttemptOutcome::TransportFailed;
+        return TargetOutcome::TransportFailed;
     }
     match hang_up.status {
-        503 => AttemptOutcome::Overloaded { retry_after: hang_up.retry_after },
-        status => AttemptOutcome::Refused(status),
+        503 => TargetOutcome::Overloaded { retry_after: hang_up.retry_after },
+        status => TargetOutcome::Refused(status),
     }
+}
+
+fn q850(hang_up: &HangUp) -> Option<u16> {
+    let causes = hang_up.failure.as_ref().map(|failure| failure.causes.as_slice()).unwrap_or_default();
+    causes.iter().find(|reason| reason.protocol.eq_ignore_ascii_case("Q.850"))?.cause
 }
 
 fn redirects(hang_up: &HangUp) -> Vec<Uri> {
@@ -547,7 +538,7 @@ fn redirects(hang_up: &HangUp) -> Vec<Uri> {
 }
 
 fn refused_route(refusal: RouteRefusal) -> Refusal {
-    Refusal { status: refusal.status, reason: refusal.reason, contacts: Vec::new() }
+    Refusal { status: refusal.status, reason: refusal.reason, ..Refusal::default() }
 }
 
 fn stopping() -> RouteRefusal {

@@ -53,6 +53,8 @@ pub struct Refusal {
     pub status: u16,
     /// Its reason phrase.
     pub reason: String,
+    /// The Q.850 cause it gave.
+    pub cause: Option<u16>,
     /// Of a 3xx, best first.
     pub contacts: Vec<Uri>,
 }
@@ -88,7 +90,7 @@ impl Hunt {
 
     /// The first target.
     pub fn first(&mut self) -> Next {
-        self.advance(Refusal { status: 503, reason: "no target".to_owned(), contacts: Vec::new() })
+        self.advance(Refusal { status: 503, reason: "no target".to_owned(), ..Refusal::default() })
     }
 
     /// A target refused, or was given up.
@@ -269,7 +271,7 @@ mod tests {
     }
 
     fn refusal(status: u16) -> Refusal {
-        Refusal { status, reason: "no".to_owned(), contacts: Vec::new() }
+        Refusal { status, reason: "no".to_owned(), ..Refusal::default() }
     }
 
     fn uri(text: &str) -> Uri {

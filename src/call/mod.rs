@@ -7,6 +7,7 @@
 //! Ownership is the promise here: when the task returns, is cancelled or panics, the leg hangs up and
 //! returns its ports, the session closes, the recording gets its header, and the record is closed.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ use dial::{Party, Permit};
 use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
 use recording::{Recorder, RecordingWriter};
-use transfer::{Far, MoveNews, Mover, Moving, Outcome, Reach};
+use transfer::{Far, MoveNews, Moving, Outcome, Place, Reach};
 
 /// The call has ended; nothing more can be done with it. How it ended is in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,7 +347,7 @@ impl Call {
 
     /// What is left for the present step.
     fn sorted(&mut self, wake: Wake) -> Option<Wake> {
-        if matches!(wake, Wake::Leg(LegSignal::HungUp(_))) && self.left(Mover::Near) {
+        if matches!(wake, Wake::Leg(LegSignal::HungUp(_))) && self.left(Place::Near) {
             return None;
         }
         self.noted(&wake);
@@ -355,8 +356,8 @@ impl Call {
         }
         let mut far = None;
         let outcome = match self.other_parties(&mut far, wake) {
-            Ok(outcome) => outcome,
-            Err(wake) => return self.alone(wake),
+            ControlFlow::Break(outcome) => outcome,
+            ControlFlow::Continue(wake) => return self.alone(wake),
         };
         self.joined = far;
         match outcome {

@@ -4,6 +4,8 @@
 //! of this server become one: the one that is asked gets the other's party, whole, over to its own worker. What
 //! travels hangs up when nobody takes it.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::Call;
@@ -18,7 +20,6 @@ use crate::sip::leg::{DetachedLeg, LegMedia, SipLeg};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::{ReferPolicy, Trunk};
 use crate::sip::ua::{HangupReason, LegCommand, LegEvent};
-use std::sync::Arc;
 
 /// Who comes to take the place of a leg.
 #[derive(Debug)]
@@ -143,20 +144,24 @@ impl Call {
             None if leg == self.leg.id() && self.answered => (Place::Near, self.trunk.refer),
             None => return Outcome::Open,
         };
-        if policy == ReferPolicy::Refuse {
+        // Whoever comes out of another call was asked for under the policy of this one.
+        if policy == ReferPolicy::Refuse && matches!(with, Newcomer::Arriving(_)) {
             with.refuse(StatusCode::FORBIDDEN);
             return Outcome::Open;
         }
         let Some(third) = with.settle(self.leg.pacer().clone()) else { return Outcome::Open };
         metrics::counter!("tandem_transfers_total", "outcome" => "replaced").increment(1);
         // Whoever is replaced is not there to move the call any more.
-        let _given_up = self.moving.take_if(|moving| moving.is_by(place));
+        let _given_up = self.moving.take_if(|moving| moving.place() == place);
+        self.note_joined(third.leg.id(), &third.trunk.name);
         self.take_place(far, place, third, "replaced")
     }
 
     /// A party asks for the other one, to join it with that of another call.
     pub(super) fn give_up(&mut self, far: &mut Far, leg: LegId, answer: oneshot::Sender<Partner>) -> Outcome {
-        if self.moving.is_some() || !self.answered || answer.is_closed() {
+        let asks = far.as_ref().filter(|far| far.leg.id() == leg).map_or(&self.trunk, |far| &far.trunk);
+        let refused = asks.refer == ReferPolicy::Refuse;
+        if refused || self.moving.is_some() || !self.answered || answer.is_closed() {
             return Outcome::Open;
         }
         let Some(mut other) = far.take() else {

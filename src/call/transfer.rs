@@ -9,6 +9,7 @@
 //! The near leg may be swapped under any step of a flow: an assistant goes on with whoever is there now.
 
 use std::future::Future as _;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -81,13 +82,13 @@ pub(super) struct Moving {
     by: Mover,
     to: String,
     way: Way,
-    /// The party that asked for it has left.
+    /// The party whose place it is has left.
     gone: bool,
 }
 
 enum Way {
     /// We call the third party.
-    Dialling(Dialling),
+    Dialling(Box<Dialling>),
     /// The party that stays was asked to call it. If it cannot, this is whom we call.
     Passed(Box<(DialTarget, Option<ReplacesRef>)>),
     /// Another call of this server has it, on the far side of that leg.
@@ -115,16 +116,19 @@ impl Moving {
         }
     }
 
-    /// Whether whoever moves the call has that place.
-    pub(super) fn is_by(&self, place: Place) -> bool {
-        matches!((self.by, place), (Mover::Near, Place::Near) | (Mover::Far, Place::Far))
+    /// Where the third party is to go.
+    pub(super) fn place(&self) -> Place {
+        match self.by {
+            Mover::Near => Place::Near,
+            Mover::Far | Mover::Api => Place::Far,
+        }
     }
 }
 
 impl Call {
-    /// Takes what concerns other parties; gives back what does not.
-    pub(super) fn other_parties(&mut self, far: &mut Far, wake: Wake) -> Result<Outcome, Wake> {
-        Ok(match wake {
+    /// Takes what concerns other parties; lets pass what does not.
+    pub(super) fn other_parties(&mut self, far: &mut Far, wake: Wake) -> ControlFlow<Outcome, Wake> {
+        ControlFlow::Break(match wake {
             Wake::Leg(LegSignal::Transfer(asked)) => self.transfer_asked(far, Mover::Near, *asked),
             Wake::Leg(LegSignal::Transferring(news)) => self.referred(far, news),
             Wake::Move(news) => self.move_news(far, news),
@@ -134,7 +138,7 @@ impl Call {
             }
             Wake::Command(CallCommand::Replace { leg, with }) => self.replaced(far, leg, with),
             Wake::Command(CallCommand::GiveUp { leg, answer }) => self.give_up(far, leg, answer),
-            other => return Err(other),
+            other => return ControlFlow::Continue(other),
         })
     }
 
@@ -213,7 +217,7 @@ impl Call {
             ..DialRequest::new(to, DialSource::Transfer)
         };
         let dialling = Dialling::start(self.reach.kit.clone(), self.leg.pacer().clone(), request);
-        self.begin(by, text, Way::Dialling(dialling));
+        self.begin(by, text, Way::Dialling(Box::new(dialling)));
     }
 
     /// The third party is on the far side of a leg of ours: its call is asked for it.
@@ -272,8 +276,7 @@ impl Call {
         let Some(moving) = self.moving.take() else { return Outcome::Open };
         self.note_transfer("completed", &moving.to, 200);
         metrics::counter!("tandem_transfers_total", "outcome" => "completed").increment(1);
-        let place = if moving.by == Mover::Near { Place::Near } else { Place::Far };
-        self.take_place(far, place, third, "transferred")
+        self.take_place(far, moving.place(), third, "transferred")
     }
 
     /// `third` takes a place; who had it hears BYE.
@@ -344,8 +347,8 @@ impl Call {
         if !moving.gone {
             return Outcome::Open;
         }
-        self.leg.hang_up(reason_across(status, reason));
-        let by = if moving.by == Mover::Near { "caller" } else { "callee" };
+        self.leg.hang_up(reason_across(status, None, reason));
+        let by = if moving.place() == Place::Near { "caller" } else { "callee" };
         let reason = "left after a transfer that failed";
         self.end(Ending::new(Disposition::Completed, by, 200, reason));
         Outcome::Over
@@ -402,16 +405,19 @@ impl Call {
         }
     }
 
-    /// Whether a party that has hung up did so after asking for a transfer that goes on without it.
-    pub(super) fn left(&mut self, who: Mover) -> bool {
-        let Some(moving) = self.moving.as_mut().filter(|moving| moving.by == who) else { return false };
+    /// Whether a party that has hung up did so while somebody else is on the way to its place: the call goes on
+    /// without it.
+    pub(super) fn left(&mut self, place: Place) -> bool {
+        let Some(moving) = self.moving.as_mut().filter(|moving| moving.place() == place) else {
+            return false;
+        };
         moving.gone = true;
         true
     }
 
-    /// Whether that party has left while its transfer goes on.
-    pub(super) fn has_left(&self, who: Mover) -> bool {
-        self.moving.as_ref().is_some_and(|moving| moving.by == who && moving.gone)
+    /// Whether that party has left so.
+    pub(super) fn has_left(&self, place: Place) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.gone && moving.place() == place)
     }
 
     fn party<'a>(&'a mut self, far: &'a mut Far, who: Mover) -> Option<&'a mut SipLeg> {
@@ -427,11 +433,11 @@ impl Call {
         self.ledger.record(CallEventKind::Transfer { state, to, status });
     }
 
-    fn note_joined(&mut self, leg: LegId, trunk: &str) {
+    pub(super) fn note_joined(&mut self, leg: LegId, trunk: &str) {
         self.ledger.record(CallEventKind::LegAdded {
             leg: leg.to_string(),
             direction: crate::event::Direction::Inbound,
-            to: "joined from another call".to_owned(),
+            to: "the place of another party".to_owned(),
             trunk: Some(trunk.to_owned()),
             sip_call_id: None,
         });

@@ -10,9 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::lines::LegLines;
 use super::media::MediaSettings;
-use crate::call::dial::{
-    Attempt, AttemptOutcome, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal,
-};
+use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal};
 use crate::call::hunt::Policy;
 use crate::id::LegId;
 use crate::sip::carrier::{Carriers, TargetOutcome};
@@ -59,14 +57,7 @@ impl Outbound for Trunking {
         })
     }
 
-    fn report(&self, attempt: &Attempt, outcome: AttemptOutcome) {
-        let outcome = match outcome {
-            AttemptOutcome::Answered => TargetOutcome::Answered,
-            AttemptOutcome::Refused(status) => TargetOutcome::Refused(status),
-            AttemptOutcome::Timeout => TargetOutcome::Timeout,
-            AttemptOutcome::TransportFailed => TargetOutcome::TransportFailed,
-            AttemptOutcome::Overloaded { retry_after } => TargetOutcome::Overloaded { retry_after },
-        };
+    fn report(&self, attempt: &Attempt, outcome: TargetOutcome) {
         self.carriers.report(&attempt.trunk.name, attempt.invite.target.remote, outcome);
     }
 

@@ -6,6 +6,7 @@
 //! meant, in both directions.
 
 use super::header::cause::cause_for_status;
+use super::header::reason::Reason;
 use super::message::StatusCode;
 use super::ua::HangupReason;
 
@@ -25,16 +26,27 @@ pub fn status_across(status: u16) -> StatusCode {
 }
 
 /// The `Reason` of a final response, or of the BYE to a caller who was answered already, for a far leg that
-/// refused with `status`.
-pub fn reason_across(status: u16, text: &str) -> HangupReason {
-    let cause = StatusCode::new(status).map_or(31, cause_for_status);
+/// refused with `status`, and with `cause` (Q.850) if it said so.
+pub fn reason_across(status: u16, cause: Option<u16>, text: &str) -> HangupReason {
+    let cause = cause.filter(|cause| (1..=127).contains(cause));
+    let cause = cause.unwrap_or_else(|| StatusCode::new(status).map_or(31, cause_for_status));
     HangupReason { protocol: "Q.850", cause, text: text.to_owned() }
 }
 
-/// The `Reason` of the BYE to one leg when the other was hung up by its peer, which gave `cause` (Q.850), if it did.
-pub fn goodbye_across(cause: Option<u16>, text: &str) -> HangupReason {
+/// The `Reason` of the BYE or CANCEL to one leg when the other was hung up by its peer, which gave `cause` (Q.850), if
+/// it did; `reason` is its `Reason` header, or words of ours. A reason in terms of SIP, such as a call that was
+/// completed elsewhere, is passed as it is.
+pub fn goodbye_across(cause: Option<u16>, reason: &str) -> HangupReason {
+    let read = Reason::parse(reason.as_bytes()).ok().filter(|read| read.cause.is_some());
+    if let Some(Reason { protocol, cause: Some(status), text }) = &read
+        && protocol.eq_ignore_ascii_case("SIP")
+        && (200..700).contains(status)
+    {
+        return HangupReason { protocol: "SIP", cause: *status, text: text.clone().unwrap_or_default() };
+    }
     let cause = cause.filter(|cause| (1..=127).contains(cause)).unwrap_or(16);
-    HangupReason { protocol: "Q.850", cause, text: text.to_owned() }
+    let text = read.map_or_else(|| reason.to_owned(), |read| read.text.unwrap_or_default());
+    HangupReason { protocol: "Q.850", cause, text }
 }
 
 #[cfg(test)]
@@ -68,10 +80,16 @@ mod tests {
     #[test]
     fn the_reason_says_in_q850_what_the_callees_network_meant() {
         for (status, cause) in [(486, 17), (404, 1), (480, 18), (503, 41), (603, 21), (487, 16)] {
-            assert_eq!(reason_across(status, "x").cause, cause, "{status}");
+            assert_eq!(reason_across(status, None, "x").cause, cause, "{status}");
         }
+        assert_eq!(reason_across(503, Some(34), "x").cause, 34);
         assert_eq!(goodbye_across(Some(34), "x").cause, 34);
         assert_eq!(goodbye_across(None, "x").cause, 16);
         assert_eq!(goodbye_across(Some(300), "x").cause, 16);
+        let elsewhere = goodbye_across(Some(16), "SIP;cause=200;text=\"Call completed elsewhere\"");
+        assert_eq!((elsewhere.protocol, elsewhere.cause), ("SIP", 200));
+        let busy = goodbye_across(Some(17), "Q.850;cause=17;text=\"User busy\"");
+        assert_eq!((busy.protocol, busy.cause, busy.text.as_str()), ("Q.850", 17, "User busy"));
+        assert_eq!(goodbye_across(None, "no RTP for 60 s").text, "no RTP for 60 s");
     }
 }

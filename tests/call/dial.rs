@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tandem::event::Disposition;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::PORTS;
-use super::support::{Lab, PATIENCE, Setup, data_of, kinds};
+use super::support::{Lab, Setup, data_of, http_with, kinds};
 
 /// A lab whose trunk `out` leads to `peers`. `700` stays up for a moment and hangs up; `600` is joined to the
 /// echo of the far end, `601` to somebody who is busy, `602` to somebody who rings.
@@ -114,19 +112,6 @@ async fn a_target_that_says_nothing_is_followed_by_the_next_one() {
 
 /// `POST /api/v1/calls`.
 pub async fn post(to: SocketAddr, token: &str, key: Option<&str>, body: &str) -> (u16, Value) {
-    let mut stream = TcpStream::connect(to).await.expect("the server listens");
     let key = key.map(|key| format!("idempotency-key: {key}\r\n")).unwrap_or_default();
-    let request = format!(
-        "POST /api/v1/calls HTTP/1.1\r\nhost: {to}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\
-         {key}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.expect("the server reads");
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer));
-    read.await.expect("an answer in time").expect("the server answers");
-    let text = String::from_utf8_lossy(&answer);
-    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
-    let (_, body) = text.split_once("\r\n\r\n").expect("a header's end");
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    http_with(to, "POST", "/api/v1/calls", token, &key, body).await
 }

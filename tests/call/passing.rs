@@ -4,7 +4,7 @@ use tandem::event::Disposition;
 
 use super::support::{Setup, data_of, within};
 use super::transfer::Stage;
-use super::wire::{Packet, Talk};
+use super::wire::{Packet, Talk, header, status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_pass_unchanged_under_our_own_source() {
@@ -45,7 +45,8 @@ async fn a_key_goes_through_once() {
     stage.bob.bye(&mut bob).await;
     stage.ann.hung_up(&ann).await;
     let (_, events) = stage.lab.record().await;
-    assert_eq!(data_of(&events, "dtmf.received").len(), 3);
+    let keys = data_of(&events, "dtmf.received");
+    assert_eq!(keys.len(), 3, "{keys:?}");
     stage.lab.close().await;
 }
 
@@ -56,7 +57,11 @@ async fn the_stream_goes_on_through_hold_and_back() {
     for _ in 0..2 {
         bob.line.hears(10, "ann's own octets", is_raw).await;
         stage.ann.offer(&mut ann, "0 101", "sendonly").await;
+        // Without music of ours, ann's own is heard.
+        bob.line.hears(25, "ann's music", |p| p.is_loud()).await;
+        ann.line.hush(true);
         bob.line.hears(10, "silence", |p| p.payload_type == 0 && !p.is_loud()).await;
+        ann.line.hush(false);
         stage.ann.offer(&mut ann, "0 101", "sendrecv").await;
     }
     bob.line.hears(25, "ann's own octets", is_raw).await;
@@ -103,6 +108,57 @@ async fn a_party_that_switches_its_codec_is_heard_on() {
     assert_unbroken(&ann);
     stage.ann.bye(&mut ann).await;
     stage.lab.record().await;
+    stage.lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_leg_settles_its_own_media() {
+    let mut stage = Stage::open("local", Setup::default()).await;
+    let (mut ann, mut bob) = stage.bridged().await;
+    assert_eq!(header(&bob.invite, "Max-Forwards"), "69", "one hop less");
+    // Both change at the same time: neither stands in the other's way.
+    let (near, far) = tokio::join!(
+        stage.ann.offer(&mut ann, "8 101", "sendrecv"),
+        stage.bob.offer(&mut bob, "0 101", "sendonly"),
+    );
+    assert_eq!((status(&near), status(&far)), (200, 200));
+    assert!(near.contains("RTP/AVP 8") && far.contains("a=recvonly"), "{near}{far}");
+    let back = stage.bob.update(&mut bob, "0 101", "sendrecv").await;
+    assert!(status(&back) == 200 && back.contains("a=sendrecv"), "{back}");
+    ann.line.switch(8);
+    bob.line.hears(25, "ann, transcoded", |p| p.is_loud() && !is_raw(p)).await;
+    ann.line.hears(25, "bob, transcoded", |p| p.payload_type == 8).await;
+    // An offer that cannot be taken changes nothing.
+    let refused = stage.ann.offer(&mut ann, "99", "sendrecv").await;
+    assert_eq!(status(&refused), 488);
+    bob.line.hears(25, "ann still", Packet::is_loud).await;
+    assert_unbroken(&bob);
+    stage.ann.bye(&mut ann).await;
+    stage.lab.record().await;
+    stage.lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_it_ends_is_told_across() {
+    let mut stage = Stage::open("local", Setup::default()).await;
+    let why = "Reason: Q.850;cause=31;text=\"Normal, unspecified\"\r\n";
+    let (mut ann, bob) = stage.bridged().await;
+    stage.ann.ask(&mut ann, "BYE", why, "").await;
+    let bye = stage.bob.hung_up(&bob).await;
+    assert_eq!(header(&bye, "Reason"), "Q.850;cause=31;text=\"Normal, unspecified\"");
+    let (ann, mut bob) = stage.bridged().await;
+    stage.bob.ask(&mut bob, "BYE", why, "").await;
+    let bye = stage.ann.hung_up(&ann).await;
+    assert_eq!(header(&bye, "Reason"), "Q.850;cause=31;text=\"Normal, unspecified\"");
+    // A status is the hop's business, its cause is not.
+    let at = stage.at();
+    let refusing = async {
+        let (invite, server) = stage.bob.ringing().await;
+        stage.bob.refuse_with(&invite, server, "503 No", "Reason: Q.850;cause=34\r\n").await;
+    };
+    let (refused, ()) = tokio::join!(stage.ann.refused(at, "600"), refusing);
+    assert_eq!(status(&refused), 500);
+    assert!(header(&refused, "Reason").starts_with("Q.850;cause=34"), "{refused}");
     stage.lab.close().await;
 }
 

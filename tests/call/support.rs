@@ -284,10 +284,22 @@ pub async fn within<T>(seconds: u64, what: &str, mut look: impl AsyncFnMut() -> 
 
 /// A request over HTTP/1.1: status and JSON body, `null` where there is none.
 pub async fn http(to: SocketAddr, method: &str, path: &str, token: &str, body: &str) -> (u16, Value) {
+    http_with(to, method, path, token, "", body).await
+}
+
+/// As [`http`], with more headers, each with its line end.
+pub async fn http_with(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    token: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, Value) {
     let mut stream = TcpStream::connect(to).await.expect("the server listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {to}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         {headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.expect("the server reads");

@@ -248,6 +248,45 @@ async fn the_api_moves_the_caller_of_a_bridged_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callee_who_leaves_before_the_next_one_answers_does_not_end_the_call() {
+    let mut stage = Stage::open("local", Setup::default()).await;
+    let (mut ann, mut bob) = stage.bridged().await;
+    assert_eq!(stage.post("transfer", json!({"to": stage.carol_uri()})).await.0, 202);
+    let (invite, server) = stage.carol.ringing().await;
+    stage.bob.bye(&mut bob).await;
+    let carol = stage.carol.take(invite, server, "0 101").await;
+    carol.line.hears(10, "ann", Packet::is_loud).await;
+    ann.line.hears(10, "carol", Packet::is_loud).await;
+    stage.ann.bye(&mut ann).await;
+    stage.carol.hung_up(&carol).await;
+    stage.lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_rings_is_picked_up_elsewhere() {
+    let mut stage = Stage::open("local", Setup::default()).await;
+    let at = stage.at();
+    let picking = async {
+        let (invite, _) = stage.bob.ringing().await;
+        let replaces = format!("Replaces: {}\r\n", Talk::replaces_ringing(&stage.bob, &invite));
+        // The ringing may not have been heard of yet.
+        let carol = within(10, "it is picked up", async || {
+            stage.carol.call_with(at, "600", &replaces, "0 101").await.ok()
+        });
+        carol.await
+    };
+    let (ann, carol) = tokio::join!(stage.ann.call(at, "600"), picking);
+    let mut ann = ann;
+    let cancel = stage.bob.until("CANCEL", |m| m.starts_with("CANCEL ")).await;
+    assert!(header(&cancel, "Reason").contains("cause=200"), "{cancel}");
+    carol.line.hears(10, "ann", Packet::is_loud).await;
+    ann.line.hears(10, "carol", Packet::is_loud).await;
+    stage.ann.bye(&mut ann).await;
+    stage.carol.hung_up(&carol).await;
+    stage.lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ringing_call_takes_no_transfer() {
     let mut stage = Stage::open("local", Setup::default()).await;
     let at = stage.at();

@@ -60,22 +60,19 @@ impl Wire {
         let (mut talk, offer) = self.dialling(server, number, types).await;
         let text = self.invite(&talk, number, headers, &offer);
         self.send(&text, server).await;
-        let cseq = talk.cseq;
-        loop {
-            let call_id = talk.call_id.clone();
-            let answer = self.until("the INVITE is answered", |m| is_final(m, &call_id, cseq)).await;
-            let status = status(&answer);
-            talk.remote_tag = tag(&header(&answer, "To"));
-            talk.remote = header(&answer, "To");
-            if status >= 300 {
-                self.send(&talk.ack(number, self.address), server).await;
-                return Err(status);
-            }
-            talk.contact = uri(&header(&answer, "Contact"));
-            self.send(&talk.ack("", self.address), server).await;
-            talk.line.towards(media_of(&answer));
-            return Ok(talk);
+        let (call_id, cseq) = (talk.call_id.clone(), talk.cseq);
+        let answer = self.until("the INVITE is answered", |m| is_final(m, &call_id, cseq)).await;
+        let status = status(&answer);
+        talk.remote_tag = tag(&header(&answer, "To"));
+        talk.remote = header(&answer, "To");
+        if status >= 300 {
+            self.send(&talk.ack(number, self.address), server).await;
+            return Err(status);
         }
+        talk.contact = uri(&header(&answer, "Contact"));
+        self.send(&talk.ack("", self.address), server).await;
+        talk.line.towards(media_of(&answer));
+        Ok(talk)
     }
 
     async fn dialling(&mut self, server: SocketAddr, number: &str, types: &str) -> (Talk, String) {
@@ -118,9 +115,28 @@ impl Wire {
         (invite, server)
     }
 
+    /// Calls `number` and is refused with this response.
+    pub async fn refused(&mut self, server: SocketAddr, number: &str) -> String {
+        let (talk, offer) = self.dialling(server, number, "0 101").await;
+        self.send(&self.invite(&talk, number, "", &offer), server).await;
+        let (call_id, cseq) = (talk.call_id.clone(), talk.cseq);
+        self.until("the refusal", |m| is_final(m, &call_id, cseq)).await
+    }
+
+    /// Offers this direction anew, by UPDATE.
+    pub async fn update(&mut self, talk: &mut Talk, types: &str, direction: &str) -> String {
+        let body = sdp(talk.line.port, types, direction);
+        self.ask(talk, "UPDATE", "", &body).await
+    }
+
     /// Refuses a call.
     pub async fn refuse(&mut self, invite: &str, server: SocketAddr, status: &str) {
-        let answer = response(invite, status, &self.tag_of(invite), "", "");
+        self.refuse_with(invite, server, status, "").await;
+    }
+
+    /// Refuses a call, with more headers.
+    pub async fn refuse_with(&mut self, invite: &str, server: SocketAddr, status: &str, headers: &str) {
+        let answer = response(invite, status, &self.tag_of(invite), headers, "");
         self.send(&answer, server).await;
         self.until("the refusal is acknowledged", |m| m.starts_with("ACK ")).await;
     }
@@ -297,6 +313,12 @@ impl Wire {
 }
 
 impl Talk {
+    /// The dialog of a call that rings at this phone, named to the server.
+    pub fn replaces_ringing(phone: &Wire, invite: &str) -> String {
+        let (call_id, theirs) = (header(invite, "Call-ID"), tag(&header(invite, "From")));
+        format!("{call_id};to-tag={theirs};from-tag={}", phone.tag_of(invite))
+    }
+
     /// This dialog as a Replaces of somebody else names it to the server.
     pub fn replaces(&self) -> String {
         format!("{};to-tag={};from-tag={}", self.call_id, self.remote_tag, self.local_tag)
@@ -356,9 +378,8 @@ fn response(request: &str, status: &str, to_tag: &str, headers: &str, body: &str
 
 /// A session description with these payload types.
 pub fn sdp(port: u16, types: &str, direction: &str) -> String {
-    let version = port;
     format!(
-        "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+        "v=0\r\no=- 1 {port} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP {types}\r\na=rtpmap:101 telephone-event/8000\r\na=ptime:20\r\n\
          a={direction}\r\n"
     )
@@ -415,7 +436,7 @@ struct Sound {
     payload_type: u8,
     sequence: u16,
     timestamp: u32,
-    keys: Vec<u8>,
+    keys: std::collections::VecDeque<u8>,
     heard: Vec<Packet>,
 }
 
@@ -510,7 +531,7 @@ async fn speak(socket: Arc<UdpSocket>, state: Arc<Mutex<Sound>>, ssrc: u32) {
 impl Sound {
     fn packet(&mut self, ssrc: u32) -> Vec<u8> {
         self.sequence = self.sequence.wrapping_add(1);
-        let key = self.keys.pop();
+        let key = self.keys.pop_front();
         // The timestamp of an event stays while it lasts.
         let left = self.keys.len() as u32 % 5;
         if key.is_none() || left == 4 {

@@ -78,7 +78,10 @@ impl UserAgent {
         let answers = digest.authorize(request.method.as_str(), request.uri.as_str(), &request.body, &cnonce);
         request.headers.remove(HeaderName::Authorization);
         request.headers.remove(HeaderName::ProxyAuthorization);
-        for (name, value) in answers {
+        // Readers that look for one name inside the other find the right row first.
+        let (ours, proxies): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(name, _)| *name == HeaderName::Authorization);
+        for (name, value) in ours.into_iter().chain(proxies) {
             request.headers.push(name, value);
         }
     }

@@ -32,6 +32,11 @@ pub(super) fn check(request: &Request, in_dialog: bool) -> Result<(), Refusal> {
     if request.uri.scheme() == Scheme::Other {
         return Err(Refusal::bare(StatusCode::UNSUPPORTED_URI_SCHEME));
     }
+    // 0 to 255 (section 20.22); old elements leave it out.
+    let hops = request.headers.number(HeaderName::MaxForwards);
+    if !matches!(hops, Ok(None | Some(0..=255))) {
+        return Err(Refusal::bare(StatusCode::BAD_REQUEST));
+    }
     check_required(request)
 }
 

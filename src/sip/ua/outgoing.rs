@@ -43,6 +43,8 @@ struct Acked {
     remote_tag: String,
     /// Absent until the call has answered the offer in the 2xx.
     sent: Option<(Target, Bytes)>,
+    /// How often it was sent again.
+    repeats: u8,
 }
 
 /// A BYE on its way.
@@ -210,7 +212,7 @@ impl UserAgent {
         }
         let (peer, trunk) = (leg.peer, leg.trunk.clone());
         leg.state = State::Established(Box::new(established));
-        let acks = vec![Acked { remote_tag, sent: None }];
+        let acks = vec![Acked { remote_tag, sent: None, repeats: 0 }];
         let losers = forks.into_iter().map(|fork| fork.dialog).collect();
         self.answered.insert(tx, AnsweredInvite { peer, trunk, acks, losers });
         let sdp = session_description(&response.headers, &response.body).ok().flatten();
@@ -255,16 +257,19 @@ impl UserAgent {
         });
         match answered.acks.iter_mut().find(|acked| acked.remote_tag == remote_tag) {
             Some(acked) => acked.sent = Some(sent),
-            None => answered.acks.push(Acked { remote_tag, sent: Some(sent) }),
+            None => answered.acks.push(Acked { remote_tag, sent: Some(sent), repeats: 0 }),
         }
     }
 
     /// A 2xx that was seen before: its ACK was lost. Returns whether it was one.
     pub(super) fn repeat_ack(&mut self, tx: TxId, response: &Response) -> bool {
-        let Some(answered) = self.answered.get(&tx) else { return false };
+        let Some(answered) = self.answered.get_mut(&tx) else { return false };
         let tag = tag_in(&response.headers, HeaderName::To).unwrap_or_default();
-        let Some(acked) = answered.acks.iter().find(|acked| acked.remote_tag == tag) else { return false };
-        if let Some((target, bytes)) = acked.sent.clone() {
+        let Some(acked) = answered.acks.iter_mut().find(|acked| acked.remote_tag == tag) else {
+            return false;
+        };
+        acked.repeats = acked.repeats.saturating_add(1);
+        if let Some((target, bytes)) = acked.sent.clone().filter(|_| acked.repeats <= ACK_REPEATS_MAX) {
             metrics::counter!("tandem_sip_retransmissions_total").increment(1);
             self.send(target, bytes);
         }
@@ -285,7 +290,8 @@ impl UserAgent {
         let Some((peer, trunk, digest)) = leg.or(kept) else { return };
         let target = self.dialog_target(&dialog, peer, trunk.as_deref());
         let bytes = self.send_ack(dialog.ack(cseq), target);
-        let acked = Acked { remote_tag: dialog.remote_tag().to_owned(), sent: Some((target, bytes)) };
+        let remote_tag = dialog.remote_tag().to_owned();
+        let acked = Acked { remote_tag, sent: Some((target, bytes)), repeats: 0 };
         let answered = AnsweredInvite { peer, trunk, acks: Vec::new(), losers: Vec::new() };
         self.answered.entry(tx).or_insert(answered).acks.push(acked);
         let reason = HeaderValue::from(HangupReason::normal().to_header());
@@ -557,6 +563,9 @@ fn printable(value: &HeaderValue) -> String {
     value.to_text().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
+/// A 2xx comes at most 11 times (section 13.3.1.4), perhaps doubled by the network. A peer that answers every ACK with
+/// its 2xx would keep both of us busy for as long as the transaction lasts.
+const ACK_REPEATS_MAX: u8 = 64;
 /// Each element on the way may want a longer interval than the one before.
 const INTERVALS_MAX: u8 = 3;
 const CONTACTS_MAX: usize = 16;
