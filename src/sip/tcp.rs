@@ -166,14 +166,18 @@ impl Connection {
         let mut idle_at = Instant::now() + self.idle_timeout;
         let mut message_by: Option<Instant> = None;
         let mut ping_at = self.next_ping();
+        let (mut said, mut heard) = (false, false);
         loop {
             let due = [message_by, ping_at].into_iter().flatten().fold(idle_at, Instant::min);
             tokio::select! {
                 read = reader.read(&mut chunk) => {
                     let length = match read {
-                        Ok(0) | Err(_) => return false,
+                        // Who took the connection and closed it without a word has not taken what was said: behind a
+                        // dead balancer, or with TLS 1.3 when our certificate was not good enough.
+                        Ok(0) | Err(_) => return said && !heard,
                         Ok(length) => length,
                     };
+                    heard = true;
                     // The answer to a ping of ours is no use of the connection.
                     if chunk[..length] != *PONG {
                         idle_at = Instant::now() + self.idle_timeout;
@@ -191,6 +195,7 @@ impl Connection {
                     let Some(bytes) = bytes else { return false };
                     idle_at = Instant::now() + self.idle_timeout;
                     ping_at = self.next_ping();
+                    said = true;
                     if !write(&mut writer, &bytes).await {
                         return true;
                     }

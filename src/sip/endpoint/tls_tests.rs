@@ -302,6 +302,24 @@ async fn a_stream_that_we_opened_is_kept_alive() {
 }
 
 #[tokio::test]
+async fn a_peer_that_closes_without_a_word_has_failed_at_once() {
+    let (endpoint, _events) = start(config(&["tcp://127.0.0.1:0"], "127.0.0.0/8")).await;
+    let peer = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = peer.local_addr().expect("an address");
+    let closing = async {
+        let (mut stream, _) = peer.accept().await.expect("a connection");
+        let mut chunk = [0; 2_048];
+        let read = stream.read(&mut chunk).await.expect("a request");
+        assert!(chunk[..read].starts_with(b"OPTIONS "));
+    };
+    let (pong, ()) = tokio::join!(endpoint.ping(Transport::Tcp, at), closing);
+    let pong = pong.expect("it runs");
+    // Long before Timer F, which is 32 s.
+    assert!(pong.round_trip < Duration::from_secs(5), "{pong:?}");
+    assert!(!pong.status.is_some_and(|status| status.is_success()), "{pong:?}");
+}
+
+#[tokio::test]
 async fn stun_is_answered_for_known_sources_only() {
     let (endpoint, _events) = start(config(&["udp://127.0.0.1:0"], "127.0.0.1/32")).await;
     let to = address(&endpoint, Transport::Udp);
