@@ -45,7 +45,7 @@ fn towards_the_wire(c: &mut Criterion) {
             });
         });
     }
-    for complexity in [0, 1, 3, 5, 9] {
+    for complexity in [0, 1, 3, 4, 5, 9] {
         let mut encoder = Encoder::new(Codec::Opus).expect("libopus");
         encoder.set_complexity(complexity).expect("at most 10");
         let (mut out, mut turn) = (Vec::new(), speech.chunks_exact(FRAME_SAMPLES).cycle());

@@ -142,6 +142,9 @@ pub enum CallEventKind {
         reason: String,
         /// `caller`, `callee`, `system`.
         by: String,
+        /// RTP statistics, of a leg that had media.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quality: Option<Box<Quality>>,
     },
     /// Two legs hear each other.
     #[serde(rename = "call.bridged")]

@@ -41,6 +41,7 @@ const SHELLS: &[&str] = &[
     "sip/udp",
     "sip/tcp",
     "sip/leg",
+    "sip/leg/detached",
     "rtp/ports",
     "rtp/media",
     "rtp/pacer",

@@ -340,7 +340,9 @@ mod tests {
 
     #[test]
     fn opus_recovers_a_lost_frame_from_the_next_packet() {
-        let packets = packets(Codec::Opus, &speech_like(BRIDGE_RATE, 36_000, 12_000.0));
+        let mut encoder = Encoder::new(Codec::Opus).unwrap();
+        encoder.set_expected_loss(10).unwrap();
+        let packets = packets_of(&mut encoder, &speech_like(BRIDGE_RATE, 36_000, 12_000.0));
         let whole = heard_by_opus(&packets, |_, _, _| false);
         let concealed = heard_by_opus(&packets, |decoder, _, out| {
             decoder.conceal(FRAME_SAMPLES, out);
@@ -414,7 +416,10 @@ mod tests {
     }
 
     fn packets(codec: Codec, pcm: &[i16]) -> Vec<Vec<u8>> {
-        let mut encoder = Encoder::new(codec).unwrap();
+        packets_of(&mut Encoder::new(codec).unwrap(), pcm)
+    }
+
+    fn packets_of(encoder: &mut Encoder, pcm: &[i16]) -> Vec<Vec<u8>> {
         let pack = |frame: &[i16]| {
             let (mut native, mut payload) = (Vec::new(), Vec::new());
             encoder.narrow(frame, &mut native);

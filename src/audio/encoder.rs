@@ -12,16 +12,19 @@ use super::g711::{self, G711};
 use super::resample::Resampler;
 use super::{AudioError, BRIDGE_RATE, Codec, SampleRate, g722};
 
-/// Bits per second the Opus encoder is set to: enough, at [`OPUS_EXPECTED_LOSS`] and the default
-/// complexity, for libopus to send FEC without giving up bandwidth.
-pub const OPUS_BIT_RATE: u32 = 28_000;
+/// Bits per second the Opus encoder is set to while nothing is lost.
+pub const OPUS_BIT_RATE: u32 = 32_000;
 
-/// How hard libopus works unless told otherwise, 0–10: 72 μs a frame where 9 takes 130.
-pub const OPUS_COMPLEXITY: u8 = 3;
+/// And while packets are lost: the copies of FEC (RFC 6716 §2.1.7) take about a third of them.
+pub const OPUS_BIT_RATE_WITH_FEC: u32 = 44_000;
 
-/// Share of packets taken to be lost until reports say otherwise, in percent. At 5 and below libopus saves
-/// the FEC's bits.
-pub const OPUS_EXPECTED_LOSS: u8 = 10;
+/// How hard libopus works unless told otherwise, 0–10. From 4 on it weighs two ways of rounding the signal
+/// against each other: on synthetic speech, which is hard for it, 0.7 PESQ better than 3 for a quarter more
+/// time; the next step that is heard costs half as much again.
+pub const OPUS_COMPLEXITY: u8 = 4;
+
+/// At less reported loss libopus spends nothing on FEC.
+const OPUS_LEAST_LOSS: u8 = 10;
 
 /// Turns 24 kHz bridge samples into a leg's payloads.
 #[derive(Debug)]
@@ -129,28 +132,29 @@ impl Encoder {
         }
     }
 
-    /// Opus: share of packets the far end reports lost, in percent (default [`OPUS_EXPECTED_LOSS`]); more
-    /// loss, more FEC. Others ignore it.
+    /// Opus: share of packets the far end reports lost, in percent (0 at first). While there is loss, packets
+    /// carry a coarse copy of the one before them, and more bits to pay for it; while there is none, all bits
+    /// go into sound. Others ignore it.
     ///
     /// # Errors
     /// For values above 100.
     pub fn set_expected_loss(&mut self, percent: u8) -> Result<(), AudioError> {
-        match &mut self.wire {
-            Wire::Opus { encoder, .. } => {
-                encoder.set_packet_loss_perc(i32::from(percent)).map_err(refused("setting the expected loss"))
-            }
-            Wire::G711(_) | Wire::G722(_) | Wire::L16 => Ok(()),
-        }
+        let Wire::Opus { encoder, .. } = &mut self.wire else { return Ok(()) };
+        let expected = if percent == 0 { 0 } else { percent.max(OPUS_LEAST_LOSS) };
+        let bit_rate = if percent == 0 { OPUS_BIT_RATE } else { OPUS_BIT_RATE_WITH_FEC };
+        encoder.set_packet_loss_perc(i32::from(expected)).map_err(refused("setting the expected loss"))?;
+        encoder
+            .set_bitrate(opus::Bitrate::Bits(bit_rate.cast_signed()))
+            .map_err(refused("setting the bit rate"))
     }
 }
 
 fn opus_encoder() -> Result<Wire, opus::Error> {
     let mut encoder = opus::Encoder::new(BRIDGE_RATE, opus::Channels::Mono, opus::Application::Voip)?;
-    encoder.set_bitrate(opus::Bitrate::Bits(OPUS_BIT_RATE as i32))?;
+    encoder.set_bitrate(opus::Bitrate::Bits(OPUS_BIT_RATE.cast_signed()))?;
     encoder.set_complexity(i32::from(OPUS_COMPLEXITY))?;
     encoder.set_signal(opus::Signal::Voice)?;
     encoder.set_inband_fec(true)?;
-    encoder.set_packet_loss_perc(i32::from(OPUS_EXPECTED_LOSS))?;
     let lookahead = u32::try_from(encoder.get_lookahead()?).unwrap_or(0);
     let lookahead = SampleRate::HZ_24000.duration_of(lookahead as usize);
     Ok(Wire::Opus { encoder, lookahead })
@@ -164,8 +168,10 @@ const OPUS_LARGEST: usize = 1_275;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Decoder;
     use super::super::FRAME_SAMPLES;
-    use super::super::test_signal::speech_like;
+    use super::super::test_signal::{spectral_distance_db, speech_like};
+    use super::super::voice::speak;
     use super::*;
 
     #[test]
@@ -194,7 +200,43 @@ mod tests {
         for frame in speech_like(BRIDGE_RATE, 24_000, 12_000.0).chunks_exact(FRAME_SAMPLES) {
             encoder.encode(frame, &mut bytes).unwrap();
         }
-        assert!((1_500..4_500).contains(&bytes.len()), "{} bytes a second", bytes.len());
+        assert!((2_500..4_500).contains(&bytes.len()), "{} bytes a second", bytes.len());
+    }
+
+    /// As it was once: half of the bits in copies that nobody needed, and coarse rounding. PESQ (wide band) then gave
+    /// 3.4 for recorded speech and 2.4 for synthetic speech; now 4.4 and 3.7.
+    #[test]
+    fn opus_keeps_the_spectrum_of_speech_and_spends_bits_on_copies_only_while_packets_are_lost() {
+        let spoken = speak("Good morning, you have reached the front desk. How can I help you today?");
+        let mut encoder = Encoder::new(Codec::Opus).unwrap();
+        let (clean, bytes) = through_opus(&mut encoder, &spoken);
+        encoder.set_expected_loss(3).unwrap();
+        let (_, with_copies) = through_opus(&mut encoder, &spoken);
+        encoder.set_expected_loss(0).unwrap();
+        let (_, again) = through_opus(&mut encoder, &spoken);
+        assert!(with_copies > bytes * 6 / 5, "{with_copies} bytes with copies, {bytes} without");
+        assert!(again < bytes * 21 / 20, "{again} bytes again, {bytes} before");
+
+        let mut coarse = Encoder::new(Codec::Opus).unwrap();
+        coarse.set_complexity(3).unwrap();
+        let Wire::Opus { encoder, .. } = &mut coarse.wire else { unreachable!("it is Opus") };
+        encoder.set_packet_loss_perc(10).unwrap();
+        encoder.set_bitrate(opus::Bitrate::Bits(28_000)).unwrap();
+        let (coarse, _) = through_opus(&mut coarse, &spoken);
+        assert!(clean < 2.7 && clean < 0.9 * coarse, "{clean} dB from the original, coarsely {coarse} dB");
+    }
+
+    /// How far the spectrum is from the original's, in dB, and the bytes it took.
+    fn through_opus(encoder: &mut Encoder, pcm: &[i16]) -> (f64, usize) {
+        let mut decoder = Decoder::new(Codec::Opus).unwrap();
+        let (mut payload, mut heard, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for frame in pcm.chunks_exact(FRAME_SAMPLES) {
+            payload.clear();
+            bytes += encoder.encode(frame, &mut payload).unwrap();
+            decoder.decode(&payload, &mut heard).unwrap();
+        }
+        let late = SampleRate::HZ_24000.samples_in(encoder.delay());
+        (spectral_distance_db(pcm, &heard[late..]), bytes)
     }
 
     #[test]

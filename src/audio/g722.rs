@@ -78,11 +78,15 @@ impl Decoder {
                 place[0] = (low + high) as i16;
                 place[1] = (low - high) as i16;
             }
-            out.extend((0..2 * block.len()).map(|index| {
-                let window: &[i16; TAPS] = window_at(&line, index & !1);
-                let phase = if index % 2 == 0 { &SYNTHESIS_FIRST } else { &SYNTHESIS_SECOND };
-                saturate(dot(window, phase) >> 11) as i16
-            }));
+            let pairs = (0..block.len()).map(|pair| {
+                let window: &[i16; TAPS] = window_at(&line, 2 * pair);
+                let second = saturate(dot(window, &SYNTHESIS_SECOND) >> 11) as i16;
+                [saturate(dot(window, &SYNTHESIS_FIRST) >> 11) as i16, second]
+            });
+            // Filled through a slice: an iterator of pairs that is flattened is asked for its samples one by one.
+            let start = out.len();
+            out.resize(start + 2 * block.len(), 0);
+            out[start..].as_chunks_mut::<2>().0.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair);
             self.history.copy_from_slice(&line[end - HISTORY..end]);
         }
     }
@@ -126,7 +130,7 @@ struct Band {
     /// Step size (DET) and its logarithm (NB).
     step: i32,
     log_step: i32,
-    /// Last two reconstructed signals (RLT).
+    /// Last two reconstructed signals (RLT), doubled as FILTEP wants them.
     reconstructed: [i32; 2],
     /// Last two partial reconstructions (PLT).
     partial: [i32; 2],
@@ -174,11 +178,11 @@ impl Band {
 
         let [a, b, c, d, e, ..] = self.differences;
         self.differences = [saturate(2 * difference) as i16, a, b, c, d, e, 0, 0];
-        self.reconstructed = [reconstructed, self.reconstructed[0]];
+        self.reconstructed = [saturate(2 * reconstructed), self.reconstructed[0]];
         self.partial = [partial, self.partial[0]];
 
         // FILTEP, FILTEZ
-        let pole = |i: usize| (self.poles[i] * saturate(2 * self.reconstructed[i])) >> 15;
+        let pole = |i: usize| (self.poles[i] * self.reconstructed[i]) >> 15;
         let poles = saturate(pole(0) + pole(1));
         let terms = self.coefficients.iter().zip(&self.differences);
         self.zeros = saturate(terms.map(|(b, d)| (i32::from(*b) * i32::from(*d)) >> 15).sum());

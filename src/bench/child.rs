@@ -13,12 +13,24 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::machine::{self, Cores, of_ticks};
-use super::{Options, marker};
+use super::marker;
+
+/// What a server under test is started with.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// The user's configuration, below what the benchmark decides.
+    pub base: Option<PathBuf>,
+    /// Sections of the benchmark: providers, trunks, limits.
+    pub config: String,
+    /// `resources.toml`.
+    pub resources: String,
+}
 
 /// The server under test. It dies with this value.
 pub struct Server {
     /// Where it takes calls.
     pub sip: SocketAddr,
+    http: SocketAddr,
     child: Child,
     directory: PathBuf,
 }
@@ -56,15 +68,15 @@ impl Server {
     ///
     /// # Errors
     /// When it does not become ready; with the end of its log.
-    pub async fn start(options: &Options, service: &str, cores: &Cores) -> anyhow::Result<Self> {
+    pub async fn start(setup: &Setup, cores: &Cores) -> anyhow::Result<Self> {
         let directory = std::env::temp_dir().join(format!("tandem-bench-{}", std::process::id()));
         std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
         let sip = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let config = config(options, service, &directory, sip, http)?;
+        let config = config(setup, &directory, sip, http)?;
         let (config_file, resources) = (directory.join("tandem.toml"), directory.join("resources.toml"));
         std::fs::write(&config_file, config)?;
-        std::fs::write(&resources, RESOURCES)?;
+        std::fs::write(&resources, &setup.resources)?;
         let log = std::fs::File::create(directory.join("server.log"))?;
         machine::pin(&cores.server);
         let child = Command::new(std::env::current_exe().context("finding this program")?)
@@ -77,7 +89,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn();
         machine::pin(&cores.signalling);
-        let mut server = Self { sip, child: child.context("starting the server")?, directory };
+        let mut server = Self { sip, http, child: child.context("starting the server")?, directory };
         server.until_ready(http).await?;
         Ok(server)
     }
@@ -85,6 +97,20 @@ impl Server {
     /// What it uses; `None` once it has died.
     pub fn usage(&self) -> Option<Usage> {
         usage(self.child.id()?)
+    }
+
+    /// A metric of its own, without labels; `None` when it does not tell.
+    pub async fn metric(&self, name: &str) -> Option<u64> {
+        let ask = async {
+            let mut stream = TcpStream::connect(self.http).await?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok::<String, std::io::Error>(answer)
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), ask).await.ok()?.ok()?;
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.trim().parse::<f64>().ok().map(|value| value as u64)
     }
 
     /// Tells it to stop, and waits.
@@ -143,15 +169,9 @@ async fn is_ready(http: SocketAddr) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
 }
 
-/// The configuration of `--server-config`, with what the benchmark must decide itself.
-fn config(
-    options: &Options,
-    service: &str,
-    directory: &Path,
-    sip: SocketAddr,
-    http: SocketAddr,
-) -> anyhow::Result<String> {
-    let mut config = match &options.server_config {
+/// The user's configuration, with what the benchmark must decide itself.
+fn config(setup: &Setup, directory: &Path, sip: SocketAddr, http: SocketAddr) -> anyhow::Result<String> {
+    let mut config = match &setup.base {
         Some(file) => {
             let text =
                 std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
@@ -164,14 +184,13 @@ fn config(
          [sip]\nlisten = [\"udp://{sip}\"]\nmax_calls = {calls}\n\
          [media]\nrtp_ports = \"20000-29999\"\n\
          [http]\nlisten = \"{http}\"\n\
-         [store]\nurl = {store:?}\n\
-         [routing]\ndefault_chain = [\"bench\"]\n\
-         [providers.bench]\nkind = \"openai\"\nurl = \"{service}\"\napi_key_env = [\"TANDEM_BENCH_KEY\"]\n",
+         [store]\nurl = {store:?}\n",
         data = directory.display().to_string(),
         store = format!("sqlite://{}", directory.join("tandem.db").display()),
         calls = marker::CALLS_MAX,
     );
     merge(&mut config, ours.parse().context("the benchmark's own configuration")?);
+    merge(&mut config, setup.config.parse().context("the benchmark's own configuration")?);
     Ok(config.to_string())
 }
 
@@ -248,22 +267,6 @@ pub fn threads_in_words(threads: &BTreeMap<String, f64>) -> String {
     words
 }
 
-const RESOURCES: &str = r#"
-[[organization]]
-name = "bench"
-
-[[assistant]]
-organization = "bench"
-name = "reception"
-chain = ["bench"]
-instructions = "You answer the phone."
-greeting = "Good morning."
-
-[[number]]
-organization = "bench"
-number = "100"
-flow = [{ step = "assistant", assistant = "reception" }]
-"#;
 /// `SCHED_FIFO`.
 const FIFO: u32 = 1;
 /// 50 ms apart.

@@ -55,8 +55,19 @@ pub enum Command {
     Remove(usize),
     /// Begin or end to count.
     Measure(bool),
+    /// Tell the distances from the grid so far, and count anew.
+    Page(oneshot::Sender<Spread>),
     /// Tell everything and end.
     Stop,
+}
+
+/// What the phones say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// Loud packets among quiet ones, by the schedule of [`marker`].
+    Markers,
+    /// Each packet tells when it left. Who relays packets as they are delivers it so; who transcodes does not.
+    Stamps,
 }
 
 /// Everything the phones have to tell.
@@ -69,6 +80,10 @@ pub struct Heard {
     pub gap_error: Spread,
     /// Distance from each stream's grid, while measuring.
     pub grid_error: Spread,
+    /// How long stamped packets took, while measuring.
+    pub delay: Spread,
+    /// Packets that came without the stamp they left with, while measuring.
+    pub unstamped: u64,
     /// Packets received while measuring.
     pub received: u64,
     /// Packets sent while measuring.
@@ -99,7 +114,7 @@ impl Generator {
     ///
     /// # Errors
     /// When there is no thread or timer to be had.
-    pub fn start(calls: usize, cores: Vec<usize>) -> anyhow::Result<Self> {
+    pub fn start(calls: usize, talk: Talk, cores: Vec<usize>) -> anyhow::Result<Self> {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (tell, heard) = oneshot::channel();
         let (ready, started) = std::sync::mpsc::sync_channel(1);
@@ -111,7 +126,7 @@ impl Generator {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                match Works::new(calls, inbox, realtime) {
+                match Works::new(calls, talk, inbox, realtime) {
                     Ok(mut works) => {
                         let begun = ready.send(Ok(machine::this_thread()));
                         let whole = std::future::poll_fn(|cx| works.poll(cx));
@@ -140,6 +155,16 @@ impl Generator {
         let _gone = self.commands.send(Command::Measure(on)).await;
     }
 
+    /// How far packets were from their grids since counting began, which begins anew.
+    ///
+    /// # Errors
+    /// When the generator has died.
+    pub async fn turn_page(&self) -> anyhow::Result<Spread> {
+        let (tell, told) = oneshot::channel();
+        let _gone = self.commands.send(Command::Page(tell)).await;
+        told.await.context("the generator stopped by itself")
+    }
+
     /// Ends the thread.
     ///
     /// # Errors
@@ -166,6 +191,7 @@ struct Line {
 
 /// The generator's state; lives on its thread.
 struct Works {
+    talk: Talk,
     inbox: mpsc::Receiver<Command>,
     bell: Arc<Bell>,
     timer: AsyncFd<OwnedFd>,
@@ -203,7 +229,12 @@ impl Wake for Ring {
 }
 
 impl Works {
-    fn new(calls: usize, inbox: mpsc::Receiver<Command>, realtime: bool) -> std::io::Result<Self> {
+    fn new(
+        calls: usize,
+        talk: Talk,
+        inbox: mpsc::Receiver<Command>,
+        realtime: bool,
+    ) -> std::io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         #[expect(
@@ -217,6 +248,7 @@ impl Works {
         packet.copy_from_slice(&loud);
         let now = Instant::now();
         Ok(Self {
+            talk,
             inbox,
             bell: Arc::default(),
             timer,
@@ -232,6 +264,8 @@ impl Works {
                 lateness: Spread::default(),
                 gap_error: Spread::default(),
                 grid_error: Spread::default(),
+                delay: Spread::default(),
+                unstamped: 0,
                 received: 0,
                 sent: 0,
                 faults: Faults::default(),
@@ -253,6 +287,10 @@ impl Works {
                 Some(Command::Add { call, socket, remote }) => self.add(call, socket, remote),
                 Some(Command::Remove(call)) => self.remove(call),
                 Some(Command::Measure(on)) => self.measure(on),
+                Some(Command::Page(tell)) => {
+                    self.heard.lateness = Spread::default();
+                    let _unwanted = tell.send(std::mem::take(&mut self.heard.grid_error));
+                }
                 Some(Command::Stop) | None => return Poll::Ready(()),
             }
         }
@@ -322,7 +360,9 @@ impl Works {
                 let mut buffer = ReadBuf::new(&mut bytes);
                 match line.socket.poll_recv(&mut cx, &mut buffer) {
                     Poll::Ready(Ok(())) => {
-                        line.take(now, buffer.filled(), &mut self.samples, self.measuring, &mut self.heard);
+                        let epoch = (self.talk == Talk::Stamps).then_some(self.epoch);
+                        let measuring = self.measuring;
+                        line.take(now, epoch, buffer.filled(), &mut self.samples, measuring, &mut self.heard);
                     }
                     // An ICMP error of a packet that came too early or too late.
                     Poll::Ready(Err(_)) => self.heard.send_errors += 1,
@@ -341,7 +381,8 @@ impl Works {
             }
             self.due.pop();
             let Some(line) = self.lines.get_mut(call).and_then(Option::as_mut) else { continue };
-            line.send(now, &self.loud, &mut self.heard);
+            let epoch = (self.talk == Talk::Stamps).then_some(self.epoch);
+            line.send(now, epoch, &self.loud, &mut self.heard);
             if self.measuring {
                 self.heard.sent += 1;
                 self.heard.lateness.add(now - deadline);
@@ -374,18 +415,21 @@ impl Works {
 }
 
 impl Line {
-    fn send(&mut self, now: Instant, loud: &[u8; SAMPLES], heard: &mut Heard) {
+    /// `epoch` is that of stamps, if packets have them.
+    fn send(&mut self, now: Instant, epoch: Option<Instant>, loud: &[u8; SAMPLES], heard: &mut Heard) {
         let n = self.sent;
         // Payload type 0; the marker bit begins the stream.
         self.packet[1] = if n == 0 { 0x80 } else { 0 };
         self.packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         self.packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
-        match self.schedule.is_loud(n) {
+        match epoch.is_none() && self.schedule.is_loud(n) {
             true => self.packet[HEADER..].copy_from_slice(loud),
             false => self.packet[HEADER..].fill(MULAW.silence()),
         }
-        if self.schedule.is_marker(n) {
-            self.phone.marked.push(now);
+        match epoch {
+            Some(epoch) => stamp(&mut self.packet[HEADER..], now - epoch),
+            None if self.schedule.is_marker(n) => self.phone.marked.push(now),
+            None => {}
         }
         if rustix::net::send(&self.socket, &self.packet, SendFlags::DONTWAIT).is_err() {
             heard.send_errors += 1;
@@ -398,6 +442,7 @@ impl Line {
     fn take(
         &mut self,
         now: Instant,
+        epoch: Option<Instant>,
         bytes: &[u8],
         samples: &mut Vec<i16>,
         measuring: bool,
@@ -411,13 +456,21 @@ impl Line {
         let sequence = u16::from_be_bytes([header[2], header[3]]);
         let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         let arrival = self.stream.packet(sequence, timestamp, now);
-        samples.clear();
-        MULAW.decode(payload, samples);
-        if self.onset.hear(marker::is_loud(samples)) {
-            self.phone.heard.push(now);
+        if epoch.is_none() {
+            samples.clear();
+            MULAW.decode(payload, samples);
+            if self.onset.hear(marker::is_loud(samples)) {
+                self.phone.heard.push(now);
+            }
         }
         if !measuring {
             return;
+        }
+        if let Some(epoch) = epoch {
+            match stamped(payload) {
+                Some(left) => heard.delay.add((now - epoch).saturating_sub(left)),
+                None => heard.unstamped += 1,
+            }
         }
         heard.received += 1;
         if let Some(arrival) = arrival {
@@ -425,6 +478,18 @@ impl Line {
             heard.grid_error.extend(arrival.grid_error);
         }
     }
+}
+
+/// Writes when a packet left into its payload.
+fn stamp(payload: &mut [u8], left: Duration) {
+    payload[..4].copy_from_slice(&STAMP);
+    payload[4..12].copy_from_slice(&(left.as_nanos() as u64).to_be_bytes());
+}
+
+/// When a packet left, if it says so.
+fn stamped(payload: &[u8]) -> Option<Duration> {
+    let nanos = payload.strip_prefix(&STAMP)?.first_chunk::<8>()?;
+    Some(Duration::from_nanos(u64::from_be_bytes(*nanos)))
 }
 
 /// The kernel's monotonic time of an `Instant`, from its distance to now.
@@ -439,7 +504,21 @@ const FRAME: Duration = Duration::from_millis(20);
 const SAMPLES: usize = 160;
 const HEADER: usize = 12;
 const LARGEST: usize = 512;
+const STAMP: [u8; 4] = *b"tdm!";
 /// Commands that may wait; whoever adds calls then waits too.
 const QUEUE: usize = 1024;
 /// Above everything else of the benchmark.
 const PRIORITY: u8 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_read_back_and_sound_is_none() {
+        let mut payload = [MULAW.silence(); SAMPLES];
+        assert_eq!(stamped(&payload), None);
+        stamp(&mut payload, Duration::from_nanos(1_234_567_890_123));
+        assert_eq!(stamped(&payload), Some(Duration::from_nanos(1_234_567_890_123)));
+    }
+}

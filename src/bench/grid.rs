@@ -73,6 +73,16 @@ pub struct Figures {
     pub max_ms: f64,
 }
 
+impl Figures {
+    /// In one line, for people.
+    pub fn line(&self, name: &str) -> String {
+        format!(
+            "{name:<34} p50 {:>7.3}  p95 {:>7.3}  p99 {:>7.3}  max {:>8.3} ms  ({})",
+            self.p50_ms, self.p95_ms, self.p99_ms, self.max_ms, self.count
+        )
+    }
+}
+
 /// A span in milliseconds, to the microsecond.
 pub fn millis(span: Duration) -> f64 {
     span.as_micros() as f64 / 1000.0

@@ -13,20 +13,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+pub mod bridge;
 mod calls;
 mod child;
+mod flood;
 mod generator;
 mod grid;
+pub mod load;
 mod machine;
 mod marker;
 mod report;
 mod service;
+pub mod soak;
+mod wire;
 
 pub use report::{Check, Report};
 
 use calls::Calls;
-use child::Server;
-use generator::Generator;
+use child::{Server, Setup};
+use generator::{Generator, Talk};
 use machine::Cores;
 use service::Service;
 
@@ -52,30 +57,35 @@ pub struct Options {
 /// # Errors
 /// When the server does not start, or no call gets through.
 pub fn run(options: &Options, remark: impl Fn(&str)) -> anyhow::Result<Report> {
+    on_far_end(async |cores| measure(options, &cores, remark).await)
+}
+
+/// Runs a benchmark on this thread, which is the phones' signalling.
+fn on_far_end<T>(work: impl AsyncFnOnce(Cores) -> anyhow::Result<T>) -> anyhow::Result<T> {
     machine::raise_file_limit();
     let cores = Cores::split();
     cores.pin_to(&cores.signalling);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(options, &cores, remark))
+    runtime.block_on(work(cores))
 }
 
 async fn measure(options: &Options, cores: &Cores, remark: impl Fn(&str)) -> anyhow::Result<Report> {
     let service = Service::start(options, cores.simulator.clone())?;
-    let server = Server::start(options, &service.url, cores).await?;
+    let server = Server::start(&setup(options, &service.url), cores).await?;
     let idle = server.usage().context("reading /proc of the server")?;
     remark("the server is ready; calls are being placed");
-    let generator = Generator::start(options.calls, cores.generator.clone())?;
-    let mut calls = Calls::start(server.sip, generator.commands()).await?;
+    let generator = Generator::start(options.calls, Talk::Markers, cores.generator.clone())?;
+    let mut calls = Calls::start(server.sip, &["100"], options.calls, generator.commands()).await?;
     calls.place(options.calls, options.rate).await?;
     anyhow::ensure!(calls.live() > 0, "no call was answered: {}", calls.failures_in_words());
     calls.run_for(marker::SETTLED).await;
 
     remark(&format!("{} calls are up; measuring for {} s", calls.live(), options.span.as_secs()));
-    let before = Snapshot::take(&server, &service, &generator)?;
+    let before = Snapshot::take(&server, Some(&service), &generator)?;
     generator.measure(true).await;
     calls.run_for(options.span).await;
     generator.measure(false).await;
-    let after = Snapshot::take(&server, &service, &generator)?;
+    let after = Snapshot::take(&server, Some(&service), &generator)?;
     // What was sent last is still under way.
     calls.run_for(marker::LIMIT).await;
 
@@ -98,6 +108,14 @@ async fn measure(options: &Options, cores: &Cores, remark: impl Fn(&str)) -> any
     }))
 }
 
+fn setup(options: &Options, service: &str) -> Setup {
+    let config = format!(
+        "[routing]\ndefault_chain = [\"bench\"]\n\
+         [providers.bench]\nkind = \"openai\"\nurl = \"{service}\"\napi_key_env = [\"TANDEM_BENCH_KEY\"]\n"
+    );
+    Setup { base: options.server_config.clone(), config, resources: RESOURCES.to_owned() }
+}
+
 /// Everything that is read at the beginning and at the end of the measurement.
 struct Snapshot {
     at: Instant,
@@ -108,13 +126,30 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn take(server: &Server, service: &Service, generator: &Generator) -> anyhow::Result<Self> {
+    fn take(server: &Server, service: Option<&Service>, generator: &Generator) -> anyhow::Result<Self> {
         Ok(Self {
             at: Instant::now(),
             server: server.usage().context("the server has died; its log is in its directory")?,
             generator_cpu: machine::thread_cpu(generator.thread),
-            simulator_cpu: machine::thread_cpu(service.thread),
+            simulator_cpu: service.map_or(Duration::ZERO, |service| machine::thread_cpu(service.thread)),
             machine: machine::Strain::now(),
         })
     }
 }
+
+const RESOURCES: &str = r#"
+[[organization]]
+name = "bench"
+
+[[assistant]]
+organization = "bench"
+name = "reception"
+chain = ["bench"]
+instructions = "You answer the phone."
+greeting = "Good morning."
+
+[[number]]
+organization = "bench"
+number = "100"
+flow = [{ step = "assistant", assistant = "reception" }]
+"#;

@@ -115,6 +115,13 @@ pub struct Check {
     pub ok: bool,
 }
 
+impl Check {
+    /// Holds while what was measured is not above `limit`.
+    pub(super) fn at_most(name: &'static str, measured: f64, limit: f64, unit: &'static str) -> Self {
+        Self { name, measured, limit, unit, ok: measured <= limit }
+    }
+}
+
 /// What a report is made of.
 pub(super) struct Raw<'a> {
     pub options: &'a Options,
@@ -184,13 +191,7 @@ impl Report {
 
     /// The limits this server is built to.
     pub fn checks(&self) -> Vec<Check> {
-        let check = |name, measured: f64, limit: f64, unit| Check {
-            name,
-            measured,
-            limit,
-            unit,
-            ok: measured <= limit,
-        };
+        let check = Check::at_most;
         vec![
             check("RTP in -> WebSocket out, p50", self.uplink.p50_ms, 1.0, "ms"),
             check("RTP in -> WebSocket out, p99", self.uplink.p99_ms, 5.0, "ms"),
@@ -206,12 +207,7 @@ impl Report {
 
     /// For people.
     pub fn lines(&self) -> Vec<String> {
-        let figures = |name: &str, f: &Figures| {
-            format!(
-                "{name:<34} p50 {:>7.3}  p95 {:>7.3}  p99 {:>7.3}  max {:>8.3} ms  ({})",
-                f.p50_ms, f.p95_ms, f.p99_ms, f.max_ms, f.count
-            )
-        };
+        let figures = |name: &str, figures: &Figures| figures.line(name);
         let yes = |granted: bool| if granted { "real-time" } else { "ordinary" };
         let percent =
             |share: Option<f64>| share.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
@@ -309,30 +305,31 @@ fn far_ends(raw: &Raw<'_>, span: Duration) -> FarEnds {
 }
 
 fn void(far_ends: &FarEnds, cores: &Cores, markers: u64) -> Vec<String> {
-    let mut void = Vec::new();
+    let mut void = void_phones(far_ends.generator_percent, &far_ends.lateness);
     let share = far_ends.generator_percent + far_ends.simulator_percent;
-    for (name, percent) in [("phones", far_ends.generator_percent), ("service", far_ends.simulator_percent)] {
-        if percent > BUSIEST_PERCENT {
-            void.push(format!(
-                "the {name} needed {percent:.0} % of a core, more than {BUSIEST_PERCENT:.0} %"
-            ));
-        }
-    }
+    void.extend(too_busy("service", far_ends.simulator_percent));
     if cores.far_ends_share() && share > BUSIEST_PERCENT && void.is_empty() {
         void.push(format!(
             "phones and service share a core and needed {share:.0} % of it, more than {BUSIEST_PERCENT:.0} %"
-        ));
-    }
-    if far_ends.lateness.p99_ms > LATEST_MS {
-        let late = far_ends.lateness.p99_ms;
-        void.push(format!(
-            "the phones' own packets were late: p99 {late:.1} ms, more than {LATEST_MS:.0} ms"
         ));
     }
     if markers == 0 {
         void.push("no marker was seen: measure for at least 5 s".to_owned());
     }
     void
+}
+
+/// What makes figures of the generator's phones say nothing about the server.
+pub(super) fn void_phones(percent: f64, lateness: &Figures) -> Vec<String> {
+    let late = lateness.p99_ms;
+    let late = (late > LATEST_MS)
+        .then(|| format!("the phones' own packets were late: p99 {late:.1} ms, more than {LATEST_MS:.0} ms"));
+    too_busy("phones", percent).into_iter().chain(late).collect()
+}
+
+fn too_busy(name: &str, percent: f64) -> Option<String> {
+    (percent > BUSIEST_PERCENT)
+        .then(|| format!("the {name} needed {percent:.0} % of a core, more than {BUSIEST_PERCENT:.0} %"))
 }
 
 const BUSIEST_PERCENT: f64 = 70.0;

@@ -25,6 +25,7 @@ use crate::rtp::ItemKey;
 use crate::sip::cause::{goodbye_across, reason_across, status_across};
 use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
+use crate::sip::trunk::ReferPolicy;
 use crate::sip::ua::HangupReason;
 
 /// What a call needs to dial somebody and join the two.
@@ -244,8 +245,8 @@ impl Bridge {
     fn near_audio(&mut self, call: &mut Call) {
         self.resume_relay(call);
         // A party that holds may play music of its own (RFC 3264 section 8.4); ours goes before it.
-        let own_music = self.near_held && call.reach.hold_music.is_none() && !self.parked;
-        let quiet = self.is_quiet(call) && !(own_music && !self.far_held);
+        let own_music = self.near_held && !self.far_held && self.lets_play(call);
+        let quiet = self.is_quiet(call) && !own_music;
         let far = match (&mut self.far, &mut self.dialling) {
             (Some(far), _) => Some(&mut far.leg),
             (None, Some(dialling)) => dialling.leg(),
@@ -309,6 +310,11 @@ impl Bridge {
     fn is_quiet(&self, call: &Call) -> bool {
         let left = call.has_left(Place::Near) || call.has_left(Place::Far);
         self.near_held || self.far_held || self.parked || left
+    }
+
+    /// Whether a party that holds is heard with the music of its own.
+    fn lets_play(&self, call: &Call) -> bool {
+        call.reach.hold_music.is_none() && !self.parked
     }
 
     /// Chooses between passing packets and passing audio.
@@ -418,8 +424,8 @@ impl Bridge {
 
     fn far_audio(&mut self, call: &mut Call) {
         self.resume_relay(call);
-        let own_music = self.far_held && call.reach.hold_music.is_none() && !self.parked;
-        let quiet = self.is_quiet(call) && !(own_music && !self.near_held);
+        let own_music = self.far_held && !self.near_held && self.lets_play(call);
+        let quiet = self.is_quiet(call) && !own_music;
         self.pcm.clear();
         if let Some(far) = &mut self.far {
             far.leg.take_audio(&mut self.pcm);
@@ -436,7 +442,7 @@ impl Bridge {
             false => (Disposition::Failed, "system"),
         };
         if let Some(far) = self.far.take() {
-            call.note_leg_ended(far.leg.id(), hang_up.status, &hang_up.reason, by);
+            call.note_leg_ended(&far.leg, hang_up.status, &hang_up.reason, by);
         }
         call.leg.hang_up(goodbye_across(hang_up.cause_code, &hang_up.reason));
         call.end(Ending::new(disposition, by, hang_up.status, hang_up.reason));
@@ -493,6 +499,11 @@ impl Bridge {
 
     /// Somebody takes a call that still rings elsewhere.
     fn picked_up(&mut self, call: &mut Call, with: Newcomer) -> Option<End> {
+        let trunk = self.dialling.as_ref().and_then(Dialling::trunk);
+        if trunk.is_none_or(|trunk| trunk.refer == ReferPolicy::Refuse) {
+            with.refuse(StatusCode::FORBIDDEN);
+            return None;
+        }
         let far = with.settle(call.leg.pacer().clone())?;
         let text = "Call completed elsewhere".to_owned();
         let told = HangupReason { protocol: "SIP", cause: 200, text };
@@ -509,7 +520,7 @@ impl Bridge {
         call.answer_now();
         bridged(call, far.leg.id(), false);
         self.far = Some(far);
-        self.retune(call);
+        self.entertain(call);
     }
 
     fn give_up_dialling(&mut self, call: &mut Call, reason: &str, told: HangupReason) {
@@ -517,7 +528,7 @@ impl Bridge {
             && let Some(leg) = dialling.leg()
         {
             leg.hang_up(told);
-            call.note_leg_ended(leg.id(), 487, reason, "caller");
+            call.note_leg_ended(leg, 487, reason, "caller");
         }
     }
 
@@ -537,7 +548,7 @@ impl Bridge {
         if let Some(mut far) = self.far.take() {
             far.leg.hang_up(goodbye_across(cause, &text));
             let by = call.over.as_ref().map_or_else(|| "system".to_owned(), |over| over.by.clone());
-            call.note_leg_ended(far.leg.id(), 200, "the other party left", &by);
+            call.note_leg_ended(&far.leg, 200, "the other party left", &by);
         }
     }
 }

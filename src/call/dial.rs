@@ -290,6 +290,16 @@ impl Dialling {
         }
     }
 
+    /// The trunk of the target that is called now.
+    pub fn trunk(&self) -> Option<&Trunk> {
+        match &self.state {
+            State::Calling(calling) => {
+                self.attempts.get(calling.target).map(|attempt| attempt.trunk.as_ref())
+            }
+            State::Routing(_) | State::Permit(..) | State::Done => None,
+        }
+    }
+
     /// Polls the hunt. Cancel-safe. Pending for ever after the last news.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<DialNews> {
         loop {
@@ -503,7 +513,13 @@ impl Dialling {
 
     fn leg_ended(&mut self, leg: LegId, status: u16, reason: &str, by: &str) {
         let (leg, reason, by) = (leg.to_string(), reason.to_owned(), by.to_owned());
-        self.news.push_back(DialNews::Note(CallEventKind::LegEnded { leg, status, reason, by }));
+        self.news.push_back(DialNews::Note(CallEventKind::LegEnded {
+            leg,
+            status,
+            reason,
+            by,
+            quality: None,
+        }));
     }
 
     fn report(&self, target: usize, outcome: TargetOutcome) -> Option<Arc<Trunk>> {

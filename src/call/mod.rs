@@ -20,7 +20,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
-use crate::id::LegId;
 use crate::provider::{Event, Session};
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
@@ -503,9 +502,13 @@ impl Call {
         (self.over.is_some() || self.joined.is_some()).then_some(Over)
     }
 
-    fn note_leg_ended(&mut self, leg: LegId, status: u16, reason: &str, by: &str) {
-        let (leg, reason, by) = (leg.to_string(), reason.to_owned(), by.to_owned());
-        self.ledger.record(CallEventKind::LegEnded { leg, status, reason, by });
+    /// A further leg is over: the record says how it was.
+    fn note_leg_ended(&mut self, leg: &SipLeg, status: u16, reason: &str, by: &str) {
+        let quality = leg.quality();
+        quality.iter().for_each(report);
+        let (leg, reason, by) = (leg.id().to_string(), reason.to_owned(), by.to_owned());
+        let quality = quality.map(Box::new);
+        self.ledger.record(CallEventKind::LegEnded { leg, status, reason, by, quality });
     }
 
     fn now_ms(&self) -> u64 {

@@ -120,7 +120,7 @@ pub enum Partner {
 }
 
 impl Newcomer {
-    fn refuse(self, status: StatusCode) {
+    pub(super) fn refuse(self, status: StatusCode) {
         match self {
             Self::Arriving(mut arriving) => arriving.refuse(status),
             Self::Party(_) => {}
@@ -194,7 +194,7 @@ impl Call {
         // Music and prompts of this call stay behind.
         party.leg.clear();
         self.listed.disown(party.leg.id());
-        self.note_leg_ended(party.leg.id(), 200, "joined with another call", "system");
+        self.note_leg_ended(&party.leg, 200, "joined with another call", "system");
         party.part()
     }
 

@@ -309,7 +309,7 @@ impl Call {
             old.leg.hang_up(HangupReason::normal());
             self.listed.disown(old.leg.id());
             let by = if place == Place::Near { "caller" } else { "callee" };
-            self.note_leg_ended(old.leg.id(), 200, reason, by);
+            self.note_leg_ended(&old.leg, 200, reason, by);
         }
         Outcome::Replaced(cleared)
     }

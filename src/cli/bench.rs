@@ -1,16 +1,16 @@
-//! `tandem bench`: how many calls this machine carries.
+//! `tandem bench`: how many calls this machine carries, relays and takes a second, and for how long.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::Style;
 use super::{Context, Exit, Failure};
-use crate::bench::{Check, Options, Report};
+use crate::bench::{Check, Options, bridge, load, soak};
 
-/// Measure how many calls this machine carries.
+/// Measure how many calls this machine carries, relays and takes a second.
 #[derive(Debug, Args)]
 #[command(
     before_help = "Examples:\n  tandem bench calls --calls 200 --seconds 60\n  tandem bench calls --calls 50 --seconds 20 --check"
@@ -27,6 +27,84 @@ enum BenchCommand {
         before_help = "Examples:\n  tandem bench calls --calls 200 --seconds 60\n  tandem bench calls --calls 50 --seconds 20 --check"
     )]
     Calls(CallsArgs),
+    /// Place calls from one simulated carrier to another through a server of its own; measure what relaying costs.
+    #[command(
+        before_help = "Examples:\n  tandem bench bridge --calls 200 --seconds 30\n  tandem bench bridge --calls 50 --seconds 10 --check"
+    )]
+    Bridge(BridgeArgs),
+    /// Place many short calls a second; or flood the server with ten times as many while others talk.
+    #[command(
+        before_help = "Examples:\n  tandem bench load --rate 200 --seconds 60 --check\n  tandem bench load --rate 200 --seconds 10 --flood --check"
+    )]
+    Load(LoadArgs),
+    /// Let calls come and go for a long time; look whether memory, files and ports stay as they are.
+    #[command(
+        before_help = "Examples:\n  tandem bench soak --minutes 30 --calls 100 --check\n  tandem bench soak --minutes 3 --call-seconds 5"
+    )]
+    Soak(SoakArgs),
+}
+
+/// What every benchmark takes.
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Configuration of the server under test, such as its workers; addresses, store and trunks are set by the
+    /// benchmark.
+    #[arg(long, value_name = "FILE")]
+    server_config: Option<PathBuf>,
+    /// Hold the figures against this server's limits; exit with 7 if one is missed.
+    #[arg(long)]
+    check: bool,
+    /// Keep the server's directory, with its log.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Args)]
+struct BridgeArgs {
+    /// Bridged calls at a time, two legs each.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    calls: u16,
+    /// Length of the measurement, once all calls are up.
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=86_400))]
+    seconds: u32,
+    /// New calls a second while the load builds up.
+    #[arg(long, value_name = "CPS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rate: u16,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// New calls a second.
+    #[arg(long, value_name = "CPS", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    rate: u16,
+    /// For how long calls are placed; with a flood, how long it lasts.
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=86_400))]
+    seconds: u32,
+    /// No short calls: ten times the rate as INVITEs from another source, which is limited to the rate.
+    #[arg(long)]
+    flood: bool,
+    /// With a flood: calls that talk meanwhile.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    talking: u16,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct SoakArgs {
+    /// How long calls come and go.
+    #[arg(long, value_name = "MIN", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    minutes: u32,
+    /// Calls at a time.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(4..=1_000))]
+    calls: u16,
+    /// How long a call lasts.
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=86_400))]
+    call_seconds: u32,
+    #[command(flatten)]
+    common: CommonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -56,25 +134,74 @@ struct CallsArgs {
 }
 
 pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
-    let BenchCommand::Calls(args) = &args.command;
-    let options = Options {
-        calls: args.calls.into(),
-        span: Duration::from_secs(args.seconds.into()),
-        rate: args.rate.into(),
-        delta_ms: args.provider_delta_ms,
-        server_config: args.server_config.clone(),
-        keep: args.keep,
-    };
-    let report = crate::bench::run(&options, |text| context.output.remark(text))?;
-    let checks = if args.check { report.checks() } else { Vec::new() };
-    print(context, &report, &checks)?;
-    if !report.void.is_empty() {
-        let message = format!("the run is void: {}", report.void.join("; "));
-        return Err(Failure::new(
-            Exit::Failure,
-            message,
-            "use fewer calls, or a machine with less other work",
-        ));
+    let remark = |text: &str| context.output.remark(text);
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let checked = |check: bool, checks: Vec<Check>| if check { checks } else { Vec::new() };
+    match &args.command {
+        BenchCommand::Calls(args) => {
+            let options = Options {
+                calls: args.calls.into(),
+                span: seconds(args.seconds),
+                rate: args.rate.into(),
+                delta_ms: args.provider_delta_ms,
+                server_config: args.server_config.clone(),
+                keep: args.keep,
+            };
+            let report = crate::bench::run(&options, remark)?;
+            told(context, json!(report), &report.lines(), &checked(args.check, report.checks()), &report.void)
+        }
+        BenchCommand::Bridge(args) => {
+            let options = bridge::Options {
+                calls: args.calls.into(),
+                span: seconds(args.seconds),
+                rate: args.rate.into(),
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = bridge::run(&options, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &report.void)
+        }
+        BenchCommand::Load(args) => {
+            let options = load::Options {
+                rate: args.rate.into(),
+                span: seconds(args.seconds),
+                flood: args.flood.then_some(args.talking.into()),
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = load::run(&options, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &report.void)
+        }
+        BenchCommand::Soak(args) => {
+            let options = soak::Options {
+                calls: args.calls.into(),
+                span: seconds(args.minutes) * 60,
+                call_span: seconds(args.call_seconds),
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = soak::run(&options, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &[])
+        }
+    }
+}
+
+/// Prints a report, and fails when it is void or misses a limit.
+fn told(
+    context: &Context,
+    document: Value,
+    lines: &[String],
+    checks: &[Check],
+    void: &[String],
+) -> Result<(), Failure> {
+    print(context, document, lines, checks)?;
+    if !void.is_empty() {
+        let message = format!("the run is void: {}", void.join("; "));
+        let advice = "use fewer calls, or a machine with less other work";
+        return Err(Failure::new(Exit::Failure, message, advice));
     }
     if checks.iter().any(|check| !check.ok) {
         return Err(Failure::told(Exit::Problems));
@@ -82,17 +209,16 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(context: &Context, report: &Report, checks: &[Check]) -> Result<(), Failure> {
+fn print(context: &Context, mut document: Value, lines: &[String], checks: &[Check]) -> Result<(), Failure> {
     let output = &context.output;
     if output.json {
-        let mut document = json!(report);
         if !checks.is_empty() {
             document["checks"] = json!(checks);
         }
         return output.document(&document);
     }
-    for line in report.lines() {
-        output.line(&line)?;
+    for line in lines {
+        output.line(line)?;
     }
     for check in checks {
         let verdict =

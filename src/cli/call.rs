@@ -28,7 +28,7 @@ enum CallCommand {
         before_help = "Examples:\n  tandem call start +15550123 --assistant reception --organization acme\n  tandem call start sip:bob@192.0.2.7 --flow 100 --trunk pbx\n  tandem call start +15550123 --watch"
     )]
     Start(dial::StartArgs),
-    /// Move a bridged call to somebody else.
+    /// Move a call to somebody else, who takes the place of the callee or the assistant.
     #[command(
         before_help = "Examples:\n  tandem call transfer call_01KE0000000000000000000000 +15550199\n  tandem call transfer call_01KE0000000000000000000000 +15550199 --json"
     )]

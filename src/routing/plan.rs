@@ -50,13 +50,20 @@ impl Situation {
         last: bool,
         prompts: &Prompts,
     ) -> Planned {
+        let max_forwards = self.max_forwards.unwrap_or(HOPS_MOST);
+        if max_forwards == 0 {
+            return Planned::Impossible {
+                status: 483,
+                reason: "the call has taken too many hops".to_owned(),
+            };
+        }
         let to = match DialTarget::parse(to) {
             Ok(to) => to,
             Err(reason) => return Planned::Impossible { status: 484, reason },
         };
         let request = DialRequest {
             from: self.from.clone(),
-            max_forwards: self.max_forwards.unwrap_or(HOPS_MOST),
+            max_forwards,
             inbound: self.inbound.clone(),
             organization,
             ring_timeout,

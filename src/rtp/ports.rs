@@ -135,19 +135,21 @@ impl PortPool {
     pub fn allocate(&self, address: IpAddr, now: Instant) -> Result<PortPair, PortError> {
         let count = self.capacity();
         let start = rand::random::<u32>() as usize % count;
-        let mut foreign = 0;
-        for at in (start..count).chain(0..start) {
-            let Some(guard) = self.reserve(at, now) else { continue };
-            match self.0.bind(address, at) {
-                Ok((rtp, rtcp)) => return Ok(PortPair { rtp, rtcp, guard }),
-                Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse => {
-                    foreign += 1;
-                    guard.release_unused();
-                }
-                Err((address, source)) => {
-                    guard.release_unused();
-                    return Err(PortError::Socket { address, source });
-                }
+        let (mut foreign, mut after) = (0, 0);
+        while let Some((step, guard)) = self.reserve_from(start, after, now) {
+            after = step + 1;
+            match self.bound(address, guard)? {
+                Some(pair) => return Ok(pair),
+                None => foreign += 1,
+            }
+        }
+        // Rather a pair that has rested a little than no call: whatever still comes for the old call has another
+        // source, and is not believed.
+        for _ in 0..HURRIED_TRIES {
+            let Some(guard) = self.reserve_longest_resting(now) else { break };
+            match self.bound(address, guard)? {
+                Some(pair) => return Ok(pair),
+                None => foreign += 1,
             }
         }
         let pairs = self.0.lock();
@@ -166,17 +168,49 @@ impl PortPool {
         self.0.lock().iter().filter(|pair| **pair == Pair::InUse).count()
     }
 
-    fn reserve(&self, at: usize, now: Instant) -> Option<PortGuard> {
+    /// The sockets of a pair; none when another program holds one of its ports.
+    fn bound(&self, address: IpAddr, guard: PortGuard) -> Result<Option<PortPair>, PortError> {
+        match self.0.bind(address, guard.at) {
+            Ok((rtp, rtcp)) => Ok(Some(PortPair { rtp, rtcp, guard })),
+            Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                guard.release_unused();
+                Ok(None)
+            }
+            Err((address, source)) => {
+                guard.release_unused();
+                Err(PortError::Socket { address, source })
+            }
+        }
+    }
+
+    /// The first usable pair `after` so many steps from `start`, and how many steps that is.
+    fn reserve_from(&self, start: usize, after: usize, now: Instant) -> Option<(usize, PortGuard)> {
         let mut pairs = self.0.lock();
-        let usable = match pairs[at] {
+        let count = pairs.len();
+        let usable = |pair: Pair| match pair {
             Pair::Free => true,
             Pair::InUse => false,
             Pair::Resting(until) => until <= now,
         };
-        usable.then(|| {
-            pairs[at] = Pair::InUse;
-            PortGuard { pool: Arc::clone(&self.0), at, unused: false }
-        })
+        let step = (after..count).find(|step| usable(pairs[(start + step) % count]))?;
+        let at = (start + step) % count;
+        pairs[at] = Pair::InUse;
+        drop(pairs);
+        Some((step, PortGuard::new(&self.0, at)))
+    }
+
+    /// The pair that has rested longest, if that was long enough for packets under way to have arrived.
+    fn reserve_longest_resting(&self, now: Instant) -> Option<PortGuard> {
+        let least = self.0.config.quarantine.saturating_sub(LEAST_REST);
+        let mut pairs = self.0.lock();
+        let resting = pairs.iter().enumerate().filter_map(|(at, pair)| match pair {
+            Pair::Resting(until) => Some((*until, at)),
+            Pair::Free | Pair::InUse => None,
+        });
+        let (_, at) = resting.min().filter(|(until, _)| *until <= now + least)?;
+        pairs[at] = Pair::InUse;
+        drop(pairs);
+        Some(PortGuard::new(&self.0, at))
     }
 }
 
@@ -223,6 +257,11 @@ impl PortGuard {
         self.pool.port(self.at)
     }
 
+    fn new(pool: &Arc<Shared>, at: usize) -> Self {
+        metrics::gauge!("tandem_rtp_port_pairs").increment(1.0);
+        Self { pool: Arc::clone(pool), at, unused: false }
+    }
+
     /// Gives the pair back without rest, because nobody was told of it.
     fn release_unused(mut self) {
         self.unused = true;
@@ -233,8 +272,14 @@ impl Drop for PortGuard {
     fn drop(&mut self) {
         let until = Instant::now() + self.pool.config.quarantine;
         self.pool.lock()[self.at] = if self.unused { Pair::Free } else { Pair::Resting(until) };
+        metrics::gauge!("tandem_rtp_port_pairs").decrement(1.0);
     }
 }
+
+/// How long a pair rests at the least.
+const LEAST_REST: Duration = Duration::from_secs(2);
+/// Pairs tried once none has rested fully.
+const HURRIED_TRIES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -261,6 +306,19 @@ mod tests {
         assert_eq!(ports, [18_002, 18_004, 18_006]);
         let refused = pool.allocate(LOOPBACK, Instant::now()).expect_err("exhausted");
         assert!(matches!(refused, PortError::Exhausted { pairs: 3, in_use: 3, .. }), "{refused}");
+    }
+
+    #[test]
+    fn without_a_rested_pair_the_one_that_rested_longest_is_used() {
+        let pool = pool(18_020, 18_023);
+        let now = Instant::now();
+        let (first, second) = (pool.allocate(LOOPBACK, now), pool.allocate(LOOPBACK, now));
+        let port = first.as_ref().expect("free").guard.port();
+        drop(first);
+        drop(second);
+        assert!(pool.allocate(LOOPBACK, now).is_err(), "packets may still be under way");
+        let pair = pool.allocate(LOOPBACK, Instant::now() + LEAST_REST).expect("rested a little");
+        assert_eq!(pair.guard.port(), port);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::rtp::{
 use crate::time::UnixMs;
 
 mod detached;
+mod keys;
 mod signal;
 mod transfer;
 
@@ -86,6 +87,8 @@ pub struct SipLeg {
     signals: VecDeque<LegSignal>,
     /// Whether the call wants to know of each slot.
     slots_watched: bool,
+    /// How often keys were sent as tones.
+    keys: u32,
     over: bool,
 }
 
@@ -158,6 +161,7 @@ impl SipLeg {
             local_sdp: None,
             signals: VecDeque::new(),
             slots_watched: true,
+            keys: 0,
             over: false,
         }
     }
@@ -321,30 +325,6 @@ impl SipLeg {
     /// Whether nothing is being said and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.media.as_ref().is_none_or(|media| media.stream_ref().is_idle())
-    }
-
-    /// Presses keys towards the peer in its own way; RFC 4733 events that were not negotiated, and tones without
-    /// media, become INFO.
-    pub fn send_dtmf(&mut self, digits: &str) {
-        let method = self.settings.dtmf;
-        let sent = self.media.as_mut().is_some_and(|media| match method {
-            DtmfMethod::TelephoneEvent => media.stream().send_dtmf(digits, KEY_PRESS).is_ok(),
-            DtmfMethod::Inband => {
-                let item = ItemKey::from("keys");
-                media.stream().send_dtmf_tones(&item, digits, KEY_PRESS).is_ok()
-            }
-            DtmfMethod::Info => false,
-        });
-        if !sent {
-            self.send_dtmf_by_info(digits);
-        }
-    }
-
-    /// Presses keys towards the peer as INFO requests.
-    pub fn send_dtmf_by_info(&self, digits: &str) {
-        for digit in digits.chars() {
-            self.command(LegCommand::SendDtmf { digit, duration_ms: KEY_PRESS.as_millis() as u32 });
-        }
     }
 
     /// Stops sending RTP, or goes on; signalling is not told. The next offer and answer decide anew.
@@ -609,6 +589,11 @@ impl SipLeg {
             MediaSignal::Event(StreamEvent::Dtmf { digit, method }) => {
                 LegSignal::Dtmf { digit, method: method.as_str() }
             }
+            // Tones for keys are nobody's item.
+            MediaSignal::Event(StreamEvent::ItemStarted { item }) if keys::is_tone(&item) => return,
+            MediaSignal::Event(StreamEvent::ItemFinished { item, .. }) if keys::is_tone(&item) => {
+                LegSignal::DtmfSent
+            }
             MediaSignal::Event(StreamEvent::ItemStarted { item }) => LegSignal::ItemStarted(item),
             MediaSignal::Event(StreamEvent::ItemFinished { item, played_ms }) => {
                 LegSignal::ItemFinished { item, played_ms }
@@ -690,6 +675,3 @@ fn any_of_family(address: IpAddr) -> IpAddr {
         IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     }
 }
-
-/// How long each key of [`SipLeg::send_dtmf`] is pressed.
-const KEY_PRESS: Duration = Duration::from_millis(120);

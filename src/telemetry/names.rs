@@ -66,6 +66,7 @@ pub const METRICS: &[Metric] = &[
     counter("tandem_rtp_send_errors_total", "RTP packets the system did not take."),
     counter("tandem_playout_underruns_total", "Times the assistant's audio ran dry in mid-item."),
     counter("tandem_playout_late_total", "Packets sent more than 2 ms off the 20 ms grid."),
+    gauge("tandem_rtp_port_pairs", "Pairs of RTP ports that calls hold."),
     gauge("tandem_media_workers", "Media worker threads."),
     gauge("tandem_media_realtime", "1 when every media worker has real-time scheduling, else 0."),
     histogram("tandem_provider_connect_seconds", "From dialling a provider to a configured session."),

@@ -156,9 +156,17 @@ async fn why_it_ends_is_told_across() {
         let (invite, server) = stage.bob.ringing().await;
         stage.bob.refuse_with(&invite, server, "503 No", "Reason: Q.850;cause=34\r\n").await;
     };
-    let (refused, ()) = tokio::join!(stage.ann.refused(at, "600"), refusing);
+    let (refused, ()) = tokio::join!(stage.ann.refused(at, "600", 70), refusing);
     assert_eq!(status(&refused), 500);
     assert!(header(&refused, "Reason").starts_with("Q.850;cause=34"), "{refused}");
+    // A call that may take one hop has taken it here.
+    assert_eq!(status(&stage.ann.refused(at, "600", 1).await), 483);
+    let call = stage.lab.closed(4).await.remove(0);
+    let events = stage.lab.events(call.id).await;
+    assert_eq!((call.sip_status, data_of(&events, "leg.added").len()), (Some(483), 0));
+    let bridged = stage.lab.closed(4).await.remove(3);
+    let ended = data_of(&stage.lab.events(bridged.id).await, "leg.ended");
+    assert!(ended[0]["quality"]["packets_received"].as_u64() > Some(5), "{ended:?}");
     stage.lab.close().await;
 }
 

@@ -327,6 +327,28 @@ async fn where_transfers_are_passed_the_other_party_is_asked_to_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_passes_a_caller_on_where_the_trunk_says_so() {
+    let mut stage = Stage::open("pass", talkative()).await;
+    let mut ann = stage.ann.call(stage.at(), "100").await;
+    ann.line.hush(true);
+    assert_eq!(stage.post("transfer", json!({"to": stage.carol_uri()})).await.0, 202);
+    let refer = stage.ann.until("a REFER", |m| m.starts_with("REFER ")).await;
+    assert!(header(&refer, "Refer-To").contains(&stage.carol_uri()), "{refer}");
+    // The first time the other side fails, and ann stays where she is.
+    stage.ann.answer_refer(&refer, &mut ann, "202 Accepted", &[100, 503]).await;
+    ann.line.hears(10, "the assistant", Packet::is_loud).await;
+    assert_eq!(stage.post("transfer", json!({"to": stage.carol_uri()})).await.0, 202);
+    let refer = stage.ann.until("a REFER", |m| m.starts_with("REFER ")).await;
+    stage.ann.answer_refer(&refer, &mut ann, "202 Accepted", &[100, 200]).await;
+    stage.ann.hung_up(&ann).await;
+    let (call, events) = stage.lab.record().await;
+    assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Completed), Some("api")));
+    let states: Vec<_> = data_of(&events, "call.transfer").iter().map(|e| e["state"].to_string()).collect();
+    assert_eq!(states, ["\"accepted\"", "\"failed\"", "\"accepted\"", "\"completed\""]);
+    stage.lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_party_that_cannot_call_by_itself_is_moved_here() {
     let mut stage = Stage::open("pass", Setup::default()).await;
     let (mut ann, mut bob) = stage.bridged().await;

@@ -115,10 +115,12 @@ impl Wire {
         (invite, server)
     }
 
-    /// Calls `number` and is refused with this response.
-    pub async fn refused(&mut self, server: SocketAddr, number: &str) -> String {
+    /// Calls `number`, which may take so many hops, and is refused with this response.
+    pub async fn refused(&mut self, server: SocketAddr, number: &str, hops: u8) -> String {
         let (talk, offer) = self.dialling(server, number, "0 101").await;
-        self.send(&self.invite(&talk, number, "", &offer), server).await;
+        let invite = self.invite(&talk, number, "", &offer);
+        let invite = invite.replace("Max-Forwards: 70", &format!("Max-Forwards: {hops}"));
+        self.send(&invite, server).await;
         let (call_id, cseq) = (talk.call_id.clone(), talk.cseq);
         self.until("the refusal", |m| is_final(m, &call_id, cseq)).await
     }

@@ -39,7 +39,8 @@ class Phone:
         for name in ("Via", "Record-Route", "From", "To", "Call-ID", "CSeq"):
             rows += [f"{name}: {value}" for value in header(request, name)]
         rows = [row + tag if row.startswith("To:") else row for row in rows]
-        self.say([*rows, f"Contact: <sip:{self.at}>", *headers], body)
+        contact = [] if any(row.startswith("Contact") for row in headers) else [f"Contact: <sip:{self.at}>"]
+        self.say([*rows, *contact, *headers], body)
 
     def final(self, seconds=5):
         """The next response that is none of 100-199."""
@@ -289,6 +290,144 @@ def answers_too_late(bed, row):
     return True, ""
 
 
+def listen_first(bed, row):
+    return udp(bed, (f"127.0.5.{row.slot}", bed.ports[3]))
+
+
+def number_of(request):
+    return int(header(request, "CSeq")[0].split()[0])
+
+
+def registers(bed, row):
+    """The server registers: 401, 423, a binding, and its refresh, under one Call-ID with numbers that grow."""
+    phone, seen = row.state, []
+    for status, headers in (
+        (401, ['WWW-Authenticate: Digest realm="far", nonce="n1", algorithm=MD5, qop="auth"']),
+        (423, ["Min-Expires: 14"]),
+        (200, None),
+        (200, None),
+    ):
+        register = phone.hear("REGISTER", 16)
+        while register and seen and number_of(register) == seen[-1][1]:
+            register = phone.hear("REGISTER", 16)
+        if not register:
+            return False, f"no REGISTER after {len(seen)}"
+        asked = header(register, "Expires") or re.findall(r"expires=(\d+)", header(register, "Contact")[0])
+        seen.append((header(register, "Call-ID")[0], number_of(register), asked[0], header(register, "Authorization")))
+        granted = [f"Contact: {header(register, 'Contact')[0].split(';expires')[0]};expires=14"]
+        rows = granted if headers is None else headers
+        text = [f"SIP/2.0 {status} Whatever"] + [f"{n}: {v}" for n in ("Via", "From", "Call-ID", "CSeq") for v in header(register, n)]
+        phone.say([*text, f"To: {header(register, 'To')[0]};tag=registrar", *rows])
+    calls, numbers, asked, proof = zip(*seen)
+    if len(set(calls)) != 1 or list(numbers) != sorted(set(numbers)):
+        return False, f"Call-ID or CSeq do not go on: {seen}"
+    if not proof[1] or 'username="carol"' not in proof[1][0]:
+        return False, f"the challenge was not answered: {proof}"
+    return int(asked[2]) >= 14, f"the 423 was not heeded: {asked}"
+
+
+def replaces(bed, row):
+    """An INVITE with Replaces takes the place of a call: 200 to the new one, BYE to the old one (RFC 3891)."""
+    server = "127.0.0.1:%d" % bed.ports[0]
+    to = f"sip:100@{server}"
+    old, new = udp(bed, ("127.0.0.1", 0), ("127.0.0.1", bed.ports[0])), udp(bed, ("127.0.0.8", 0), ("127.0.0.1", bed.ports[0]))
+    first, second = {"id": word(), "from": word()}, {"id": word(), "from": word()}
+    old.request("INVITE", to, 1, first, body=SDP)
+    answer = old.final()
+    if not answer.startswith("SIP/2.0 200"):
+        return False, f"the first INVITE got {answer[:60]!r}"
+    tag = header(answer, "To")[0].split("tag=")[1]
+    first["to"] = f";tag={tag}"
+    old.request("ACK", to, 1, first)
+    time.sleep(0.3)
+    named = f"Replaces: {first['id']};to-tag={tag};from-tag={first['from']}"
+    new.request("INVITE", to, 1, second, ["Require: replaces", named], SDP)
+    answer = new.final()
+    if not answer.startswith("SIP/2.0 200"):
+        return False, f"the INVITE with Replaces got {answer[:60]!r}"
+    second["to"] = ";tag=" + header(answer, "To")[0].split("tag=")[1]
+    new.request("ACK", to, 1, second)
+    bye = old.hear("BYE", 3)
+    if not bye:
+        return False, "the old call got no BYE"
+    old.answer(bye, 200)
+    new.request("BYE", to, 2, second)
+    return new.final().startswith("SIP/2.0 200"), "the new call got no 200 to its BYE"
+
+
+def dialled(bed, row, **more):
+    wanted = {"to": "+15550100199", "trunk": f"far-{row.slot}", "organization": "acme", "assistant": "reception"}
+    return bed.api("/calls", {**wanted, **more})
+
+
+def overloaded_then_fine(bed, row):
+    """A peer that was overloaded, silent or unreachable a moment ago is called again when there is no other."""
+    phone = listen_first(bed, row)
+    call = dialled(bed, row)
+    invite = phone.hear("INVITE")
+    phone.answer(invite, 503, tag=";tag=full", headers=["Retry-After: 120"])
+    ok, why = closed(bed, call["id"], "failed", 3)
+    if not (ok and phone.hear("ACK", 2)):
+        return False, f"503: {why}"
+    call = dialled(bed, row, timeout_s=2)
+    silent = phone.hear("INVITE", 2)
+    if not silent:
+        return False, "nobody is called after the 503"
+    ok, why = closed(bed, call["id"], "no_answer", 4)
+    if not ok:
+        return False, f"silence: {why}"
+    call = dialled(bed, row)
+    fresh = phone.hear("INVITE", 2)
+    while fresh and header(fresh, "Call-ID") == header(silent, "Call-ID"):
+        fresh = phone.hear("INVITE", 2)
+    if not fresh:
+        return False, "nobody is called after the silence"
+    phone.answer(fresh, 486, tag=";tag=busy")
+    return closed(bed, call["id"], "busy", 5)
+
+
+def redirects(bed, row):
+    """3xx where the trunk permits it: to its own hosts only, the best first, and no place twice."""
+    phone = listen_first(bed, row)
+    call = dialled(bed, row)
+    first = phone.hear("INVITE")
+    at = f"127.0.5.{row.slot}:{bed.ports[3]}"
+    places = ["Contact: <sip:worse@%s>;q=0.1, <sip:stranger@192.0.2.9>;q=1.0, <sip:best@%s>;q=0.9" % (at, at)]
+    phone.answer(first, 302, tag=";tag=moved", headers=places)
+    second = phone.hear("INVITE sip:best@", 3)
+    if not second:
+        return False, "the best place of the trunk is not called"
+    if header(second, "Call-ID") == header(first, "Call-ID"):
+        return False, "the second call has the first one's Call-ID"
+    phone.answer(second, 302, tag=";tag=back", headers=[f"Contact: <sip:best@{at}>"])
+    again = phone.hear("INVITE sip:best@", 1)
+    if again and header(again, "Call-ID") != header(second, "Call-ID"):
+        return False, "a place is called twice"
+    return closed(bed, call["id"], "rejected", 4)
+
+
+def answers_badly(bed, row):
+    """A 200 without an answer, or one that takes no audio: ACK, and then BYE."""
+    phone = listen_first(bed, row)
+    for about, body in (
+        ("no SDP", ""),
+        ("no audio", SDP.replace("40000", "0")),
+        ("no codec of ours", SDP.replace("AVP 0", "AVP 97") + "a=rtpmap:97 AMR/8000\r\n"),
+    ):
+        call = dialled(bed, row)
+        invite = phone.hear("INVITE")
+        phone.answer(invite, 200, body, f";tag={word()}")
+        if not phone.hear("ACK", 2):
+            return False, f"{about}: no ACK"
+        bye = phone.hear("BYE", 2)
+        if not bye:
+            return False, f"{about}: no BYE"
+        phone.answer(bye, 200)
+        if closed(bed, call["id"], "", 4)[1].endswith(" s"):
+            return False, f"{about}: the record stays open"
+    return True, ""
+
+
 def closed(bed, call, disposition, seconds):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -305,4 +444,9 @@ PROOFS = [
     ("broken_messages", broken_messages, False),
     ("answers_again", answers_again, True),
     ("answers_too_late", answers_too_late, True),
+    ("registers", registers, True, listen_first, 'register = [{{ registrar = "{far}", expires = "10s" }}]', 20),
+    ("replaces", replaces, False),
+    ("overloaded_then_fine", overloaded_then_fine, True),
+    ("redirects", redirects, True, None, "redirects = true"),
+    ("answers_badly", answers_badly, True),
 ]

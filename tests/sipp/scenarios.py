@@ -706,10 +706,12 @@ def timer_ours_to_refresh(c):
 
 @dial(seconds=22)
 def timer_ours_to_refresh_by_reinvite(c):
-    """The same where the callee knows no UPDATE."""
+    """The same where the callee knows no UPDATE; after a 491 again in 2.1 to 4 s, for the Call-ID is ours (14.1)."""
     c.invited()
     c.accept(headers=f"Session-Expires: 32;refresher=uac\nRequire: timer\n{ALLOW_PLAIN}")
     c.request_in("INVITE", check={"Session-Expires": "32;refresher=uac"}, body=["m=audio"], timeout=20000)
+    c.reply(491, "Request Pending").request_in("ACK").pause(2000)
+    c.request_in("INVITE", check={"Session-Expires": "32;refresher=uac"}, body=["m=audio"], timeout=3000)
     c.reply(200, "OK", "Session-Expires: 32;refresher=uac\nContact: <sip:sipp@[local_ip]:[local_port]>", sdp())
     c.request_in("ACK").bye()
 
@@ -730,6 +732,34 @@ def timer_theirs_runs_out(c):
     c.invited()
     c.accept(headers="Session-Expires: 36;refresher=uas\nRequire: timer")
     c.request_in("BYE", timeout=30000).reply(200, "OK")
+
+
+@dial(transport="t1", peer=";transport=tcp")
+def answers_over_tcp(c):
+    """A trunk that is reached by TCP."""
+    c.invited(check={"Via": "SIP/2.0/TCP", "Contact": "transport=tcp"})
+    c.say(180).accept().bye()
+
+
+@dial(transport="t1", headers=1500)
+def large_invite(c):
+    """An INVITE too large for a datagram comes by TCP, though the trunk says nothing of it (18.1.1)."""
+    c.invited(check={"Via": "SIP/2.0/TCP"})
+    c.say(180).accept().bye()
+
+
+@dial(headers=1500)
+def large_invite_without_tcp(c):
+    """The same, to a callee that has no TCP: by UDP after all."""
+    c.invited(check={"Via": "SIP/2.0/UDP"})
+    c.say(180).accept().bye()
+
+
+@dial(headers=1500, peer=";transport=udp")
+def large_invite_by_udp(c):
+    """The same, over a trunk that is for UDP alone."""
+    c.invited(check={"Via": "SIP/2.0/UDP"})
+    c.say(180).accept().bye()
 
 
 # Between two.
@@ -789,6 +819,118 @@ def callee_plays_before_the_answer(c):
     c.say(183, body=sdp()).pause(500).accept().bye(500)
 
 
+@caller_part
+def caller_refers(c):
+    """REFER on a call with an assistant: 202, NOTIFY with 100 and with the end, and the call is taken over."""
+    c.call().pause(300)
+    c.request("REFER", "Refer-To: <sip:+15550100199@[target]>\nReferred-By: <sip:sipp@[local_ip]>").response(202)
+    c.answered("NOTIFY", check={"Event": "refer", "Subscription-State": "active"}, body=["SIP/2.0 100"])
+    c.answered("NOTIFY", check={"Subscription-State": "active"}, body=["SIP/2.0 180"])
+    c.answered("NOTIFY", check={"Subscription-State": "terminated"}, body=["SIP/2.0 200"])
+    c.answered("BYE")
+
+
+@callee_part
+def callee_takes_a_transfer(c):
+    """Whom the transfer leads to."""
+    c.invited()
+    c.say(180).pause(300).accept().bye(1200)
+
+
+@caller_part
+def caller_requires_100rel(c):
+    """A caller that requires reliable responses, in front of a callee that knows none."""
+    c.invite(RELIABLE).trying()
+    c.response(183, rrs=True, keep=RSEQ, body=["m=audio"])
+    c.prack("rseq").response(200, check={"CSeq": "PRACK"})
+    c.response(200, rrs=True, check={"CSeq": "INVITE"})
+    c.ack(cseq=1).answered("BYE")
+
+
+@caller_part
+def caller_offers_late(c):
+    """A caller without an offer, in front of a callee with early media."""
+    c.invite(body="").trying(180, 183)
+    c.response(200, rrs=True, body=["m=audio"])
+    c.ack(sdp()).answered("BYE")
+
+
+@caller_part
+def caller_offers_late_and_requires_100rel(c):
+    """Both: our offer goes with the first reliable response, whatever the callee does."""
+    c.invite(RELIABLE, "").trying()
+    c.raw('  <recv response="180" optional="true" next="got" rrs="true"><action><ereg regexp="[0-9]+" search_in="hdr" header="RSeq:" check_it="true" assign_to="rseq" /></action></recv>')
+    c.response(183, rrs=True, keep=RSEQ, body=["m=audio"])
+    c.raw('  <label id="got" />')
+    c.prack("rseq", sdp()).response(200, check={"CSeq": "PRACK"})
+    c.response(200, rrs=True, check={"CSeq": "INVITE"}, body=["!m=audio"])
+    c.ack(cseq=1).answered("BYE")
+
+
+@callee_part
+def callee_uses_100rel(c):
+    """A callee with reliable responses of its own, behind the bridge: hops go down by one, our name is all it sees."""
+    c.invited(check={"Max-Forwards": "(69|9)", "Supported": "100rel"}, body=["!127.0.0.1:50"])
+    c.say(183, headers="Require: 100rel\nRSeq: 9", body=sdp())
+    c.answered("PRACK").pause(300)
+    c.accept().bye(800)
+
+
+@caller_part
+def caller_changes_its_mind(c):
+    """A caller that holds and takes back while the callee does the same."""
+    c.call(early=(180, 183)).pause(500)
+    c.request("INVITE", body=sdp(2, "sendonly")).trying().response(200, rrs=True, body=["a=recvonly"]).ack().pause(300)
+    c.request("UPDATE", body=sdp(3)).response(200, body=["a=sendrecv"])
+    c.request("INFO", "Content-Type: application/dtmf-relay", "Signal=5\nDuration=160\n").response(200)
+    c.answered("BYE")
+
+
+@callee_part
+def callee_changes_its_mind(c):
+    """The other end of it."""
+    c.invited()
+    c.accept().pause(500)
+    c.request("INVITE", body=sdp(2, "sendonly")).response(100, optional=True).response(200, body=["a=(recvonly|inactive)"]).ack().pause(300)
+    c.request("INVITE", body=sdp(3)).response(100, optional=True).response(200, body=["a=sendrecv"]).ack()
+    c.bye(800)
+
+
+@caller_part
+def caller_hears_no_answer(c):
+    """The callee only rings: the caller is told in the end."""
+    c.invite().trying(180, 183).response(408, check={"Reason": "Q.850;cause=102"}).ack_refusal()
+
+
+@caller_part
+def caller_hears_503(c):
+    """A callee that has no room is no 503 of ours: the caller would leave this node alone (21.5.4)."""
+    c.invite().trying(180, 183).response(500).ack_refusal()
+
+
+@caller_part
+def caller_hears_why(c):
+    """The callee's Q.850 cause reaches the caller."""
+    c.call().answered("BYE", check={"Reason": "Q.850;cause=16"})
+
+
+@callee_part
+def callee_says_why(c):
+    """A callee that hangs up with a cause."""
+    c.invited()
+    c.accept().bye(600, headers='Reason: Q.850;cause=16;text="Normal call clearing"')
+
+
+pair("caller_requires_100rel", "callee_plays_before_the_answer")
+pair("caller_offers_late", "callee_plays_before_the_answer")
+pair("caller_offers_late_and_requires_100rel", "callee_plays_before_the_answer")
+pair("caller_offers_late_and_requires_100rel", "callee_uses_100rel")
+pair("caller_requires_100rel", "callee_uses_100rel")
+pair("caller_changes_its_mind", "callee_changes_its_mind")
+pair("caller_hears_no_answer", "out_ring_timeout", timeout=2)
+pair("caller_hears_503", "out_unavailable")
+pair("caller_hears_why", "callee_says_why")
+pair("caller_refers", "callee_takes_a_transfer", "100")
 pair("caller_hangs_up", "callee_challenges_bye")
 pair("caller_is_hung_up_on", "callee_hangs_up")
 pair("caller_hears_404", "refuses_404")

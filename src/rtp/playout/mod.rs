@@ -201,6 +201,13 @@ impl Playout {
         Ok(())
     }
 
+    /// Prepares packets for this share of loss on the way, in percent. Lasts until the codec changes.
+    pub fn expect_loss(&mut self, percent: u8) {
+        if let Err(error) = self.encoder.set_expected_loss(percent.min(100)) {
+            tracing::debug!(%error, "the encoder does not adapt to loss");
+        }
+    }
+
     /// Appends 24 kHz audio to an item, which joins the queue if it is new. When another item is begun,
     /// the one before it has ended.
     ///

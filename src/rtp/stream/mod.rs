@@ -255,9 +255,12 @@ impl Stream {
             }
             Verdict::Foreign => return self.foreign(now, source),
         }
-        let ntp = self.ntp(now);
+        let (ntp, loss) = (self.ntp(now), self.reports.loss());
         for packet in rtcp::parse(datagram) {
             self.reports.receive(now, ntp, self.outbound.ssrc, packet);
+        }
+        if loss > 0 || self.reports.loss() > 0 {
+            self.outbound.playout.expect_loss(self.reports.loss());
         }
         if std::mem::take(&mut self.reports.goodbye) {
             self.tell(StreamEvent::PeerBye);

@@ -19,6 +19,8 @@ pub(super) struct Reports {
     /// Lost of our packets, and the highest sequence number the peer saw.
     pub(super) peer: Option<ReportBlock>,
     pub(super) goodbye: bool,
+    /// Of our packets, in percent: rises with a report at once and falls slowly.
+    loss: u8,
 }
 
 impl Reports {
@@ -31,6 +33,7 @@ impl Reports {
             round_trip: None,
             peer: None,
             goodbye: false,
+            loss: 0,
         };
         // The first interval is half as long (RFC 3550 6.2).
         reports.next = now + reports.interval() / 2;
@@ -85,7 +88,14 @@ impl Reports {
                 self.round_trip = Some(trip);
             }
         }
+        let reported = (u16::from(block.fraction_lost) * 100).div_ceil(256) as u8;
+        self.loss = reported.max(self.loss / 4 * 3);
         self.peer = Some(block);
+    }
+
+    /// Share of our packets that the far end has been missing, in percent.
+    pub(super) fn loss(&self) -> u8 {
+        self.loss
     }
 
     /// 5 s, give or take half (RFC 3550 6.2 and 6.3.1).

@@ -517,6 +517,41 @@ fn reports_carry_loss_and_round_trip() {
 }
 
 #[test]
+fn opus_pays_for_copies_while_the_far_end_reports_loss() {
+    let mut line = Line::new(config(Codec::Opus, 111));
+    let pcm = crate::audio::voice::speak(
+        "Good morning, you have reached the front desk. How can I help you today?",
+    );
+    let mut ms = 0;
+    let mut say = |line: &mut Line, item: &str| -> usize {
+        line.stream.play(&item.into(), &pcm).expect("there is room");
+        let sizes = pcm.chunks(480).map(|_| {
+            ms += 20;
+            line.tick(ms).map_or(0, |(_, _, payload)| payload.len())
+        });
+        sizes.sum()
+    };
+    let report = |line: &mut Line, fraction_lost: u8| {
+        let block = ReportBlock { ssrc: line.stream.ssrc(), fraction_lost, ..ReportBlock::default() };
+        let mut report = Vec::new();
+        Report { ssrc: 7, sender: None, block: Some(block), cname: "p", goodbye: false }.write(&mut report);
+        // Two, until the source is believed.
+        for _ in 0..2 {
+            line.stream.receive_rtcp(line.start, address("192.0.2.1:4001"), &report);
+        }
+    };
+    let clean = say(&mut line, "a");
+    report(&mut line, 13);
+    let lossy = say(&mut line, "b");
+    for _ in 0..4 {
+        report(&mut line, 0);
+    }
+    let clean_again = say(&mut line, "c");
+    assert!(lossy > clean * 6 / 5, "{lossy} bytes under loss, {clean} before");
+    assert!(clean_again < clean * 21 / 20, "{clean_again} bytes afterwards, {clean} before");
+}
+
+#[test]
 fn reports_come_every_five_seconds_give_or_take_half_also_on_hold() {
     let mut line = Line::new(StreamConfig { direction: Direction::INACTIVE, ..config(Codec::Pcmu, 0) });
     let (mut out, mut last, mut count) = (Vec::new(), 0u64, 0u32);
