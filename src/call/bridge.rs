@@ -18,7 +18,7 @@ use super::hunt::disposition;
 use super::ledger::Ending;
 use super::replace::Newcomer;
 use super::transfer::{Far, Mover, Outcome, Place};
-use super::{Call, Over, Prompts, Wake};
+use super::{Call, Over, Prompts, SAMPLES_AT_ONCE, Wake};
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::id::LegId;
 use crate::rtp::ItemKey;
@@ -127,6 +127,8 @@ struct Bridge {
 #[derive(Default)]
 struct Music {
     playing: Option<ItemKey>,
+    /// Of the next sample.
+    position: usize,
     count: u32,
 }
 
@@ -219,10 +221,6 @@ impl Bridge {
                 self.near_held = state == HELD;
                 self.entertain(call);
             }
-            Wake::Leg(LegSignal::ItemFinished { item, .. }) => {
-                self.near_music.finished(&item);
-                self.entertain(call);
-            }
             Wake::Leg(LegSignal::DtmfSent | LegSignal::Established) => self.retune(call),
             Wake::Leg(LegSignal::CodecHeard(_)) => self.codec_switched(call),
             Wake::Command(CallCommand::Transfer { taken, .. }) if self.far.is_none() => taken.no(NOBODY),
@@ -243,7 +241,7 @@ impl Bridge {
     }
 
     fn near_audio(&mut self, call: &mut Call) {
-        self.resume_relay(call);
+        self.slot(call);
         // A party that holds may play music of its own (RFC 3264 section 8.4); ours goes before it.
         let own_music = self.near_held && !self.far_held && self.lets_play(call);
         let quiet = self.is_quiet(call) && !own_music;
@@ -343,6 +341,16 @@ impl Bridge {
         self.retune(call);
     }
 
+    /// What is due while nothing is relayed: audio, or the silence in its place, comes every 20 ms from either side.
+    fn slot(&mut self, call: &mut Call) {
+        let music = call.reach.hold_music.as_deref();
+        self.near_music.go_on(&mut call.leg, music);
+        if let Some(far) = &mut self.far {
+            self.far_music.go_on(&mut far.leg, music);
+        }
+        self.resume_relay(call);
+    }
+
     fn resume_relay(&mut self, call: &mut Call) {
         if self.relay_from.take_if(|at| Instant::now() >= *at).is_some() {
             self.retune(call);
@@ -398,10 +406,6 @@ impl Bridge {
                 self.far_held = state == HELD;
                 self.entertain(call);
             }
-            LegSignal::ItemFinished { item, .. } => {
-                self.far_music.finished(&item);
-                self.entertain(call);
-            }
             LegSignal::DtmfSent | LegSignal::Established => self.retune(call),
             LegSignal::CodecHeard(_) => self.codec_switched(call),
             LegSignal::Transfer(asked) => {
@@ -414,6 +418,7 @@ impl Bridge {
             }
             LegSignal::Sent { .. }
             | LegSignal::ItemStarted(_)
+            | LegSignal::ItemFinished { .. }
             | LegSignal::Trying
             | LegSignal::Ringing { .. }
             | LegSignal::EarlyMedia
@@ -423,7 +428,7 @@ impl Bridge {
     }
 
     fn far_audio(&mut self, call: &mut Call) {
-        self.resume_relay(call);
+        self.slot(call);
         let own_music = self.far_held && !self.near_held && self.lets_play(call);
         let quiet = self.is_quiet(call) && !own_music;
         self.pcm.clear();
@@ -560,20 +565,23 @@ impl Music {
             if self.playing.take().is_some() {
                 leg.clear();
             }
-            return;
-        }
-        if let (None, Some(music)) = (&self.playing, music) {
+        } else if self.playing.is_none() && music.is_some() {
             // A name of its own each time: what was cleared once is not played again.
             self.count += 1;
-            let item = ItemKey::from(format!("hold-{}", self.count).as_str());
-            leg.play(&item, music);
-            leg.end_item(&item);
-            self.playing = Some(item);
+            self.playing = Some(ItemKey::from(format!("hold-{}", self.count).as_str()));
+            self.position = 0;
+            self.go_on(leg, music);
         }
     }
 
-    fn finished(&mut self, item: &ItemKey) {
-        self.playing.take_if(|playing| playing == item);
+    /// Queues the next bit, if it is time. All of a long piece at once would keep the worker's other calls waiting.
+    fn go_on(&mut self, leg: &mut SipLeg, music: Option<&[i16]>) {
+        let (Some(item), Some(music)) = (&self.playing, music) else { return };
+        if leg.queued() < MUSIC_AHEAD {
+            let end = music.len().min(self.position + SAMPLES_AT_ONCE);
+            leg.play(item, &music[self.position..end]);
+            self.position = if end == music.len() { 0 } else { end };
+        }
     }
 }
 
@@ -586,6 +594,8 @@ fn bridged(call: &mut Call, far: LegId, relay: bool) {
 
 /// As [`LegSignal::MediaChanged`] says it.
 const HELD: &str = "held_by_peer";
+/// Music that waits to be heard, at least.
+const MUSIC_AHEAD: Duration = Duration::from_millis(200);
 const NOBODY: &str = "nobody has answered the call yet";
 /// How long a party that has switched its codec must have left it alone before its packets pass again; times the
 /// square of how often it has.

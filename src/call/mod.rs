@@ -220,28 +220,39 @@ impl Call {
     pub async fn play(&mut self, pcm: &[i16], limit: Option<Duration>) -> Result<(), Over> {
         self.prompts += 1;
         let item = ItemKey::from(format!("prompt-{}", self.prompts).as_str());
-        self.leg.play(&item, pcm);
-        self.leg.end_item(&item);
         // One that is never finished (the caller holds) ends by the clock.
         let length = Duration::from_secs_f64(pcm.len() as f64 / f64::from(crate::audio::BRIDGE_RATE));
         let until = Instant::now() + limit.unwrap_or(length + PROMPT_SLACK);
+        let mut rest = self.play_more(&item, pcm);
         loop {
-            match self.next(None, Some(until)).await? {
+            // Bit by bit: all of a long file at once would keep the worker's other calls waiting.
+            let more = (!rest.is_empty()).then(|| Instant::now() + PLAYED_AT_ONCE / 2);
+            match self.next(None, Some(more.map_or(until, |more| more.min(until)))).await? {
                 Wake::Leg(LegSignal::ItemFinished { item: finished, .. }) if finished == item => {
                     return Ok(());
                 }
-                Wake::Deadline => {
+                Wake::Deadline if Instant::now() >= until => {
                     self.leg.clear();
                     return Ok(());
                 }
                 Wake::Leg(LegSignal::Audio { .. }) => self.hear(|_| ()),
-                Wake::Swapped(_) => {
-                    self.leg.play(&item, pcm);
-                    self.leg.end_item(&item);
-                }
+                Wake::Swapped(_) => rest = self.play_more(&item, pcm),
                 _ => {}
             }
+            if !rest.is_empty() && self.leg.queued() < PLAYED_AT_ONCE / 2 {
+                rest = self.play_more(&item, rest);
+            }
         }
+    }
+
+    /// Queues the next bit of an item; answers what is left of it.
+    fn play_more<'a>(&mut self, item: &ItemKey, pcm: &'a [i16]) -> &'a [i16] {
+        let (now, rest) = pcm.split_at(pcm.len().min(SAMPLES_AT_ONCE));
+        self.leg.play(item, now);
+        if rest.is_empty() {
+            self.leg.end_item(item);
+        }
+        rest
     }
 
     /// Gives the caller their own audio back, for `span` or until they hang up.
@@ -303,6 +314,7 @@ impl Call {
         if self.over.is_none() {
             self.hang_up("system", "the flow has ended");
         }
+        self.give_up_moving();
         let now = Instant::now();
         if let Some(quality) = self.leg.quality() {
             report(&quality);
@@ -544,6 +556,9 @@ fn file_name(path: PathBuf) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// As much of a sound is queued at a time.
+const PLAYED_AT_ONCE: Duration = Duration::from_secs(1);
+const SAMPLES_AT_ONCE: usize = crate::audio::BRIDGE_RATE as usize;
 /// A prompt may take this much longer than its length before it is given up.
 const PROMPT_SLACK: Duration = Duration::from_secs(2);
 

@@ -398,6 +398,19 @@ impl Call {
         Outcome::Over
     }
 
+    /// The call has ended before its transfer did.
+    pub(super) fn give_up_moving(&mut self) {
+        let Some(mut moving) = self.moving.take() else { return };
+        if let Way::Dialling(dialling) = &mut moving.way
+            && let Some(leg) = dialling.leg()
+        {
+            leg.hang_up(HangupReason::normal());
+            self.note_leg_ended(leg, 487, "given up", "system");
+        }
+        self.note_transfer("failed", &moving.to, 487);
+        metrics::counter!("tandem_transfers_total", "outcome" => "failed").increment(1);
+    }
+
     fn tell_mover(&mut self, far: &mut Far, status: StatusCode) {
         let moving = self.moving.as_ref().filter(|moving| !moving.gone);
         if let Some(by) = moving.map(|moving| moving.by) {

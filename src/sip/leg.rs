@@ -310,6 +310,11 @@ impl SipLeg {
         }
     }
 
+    /// Audio of items that waits to be heard.
+    pub fn queued(&self) -> Duration {
+        self.media.as_ref().map(|media| media.stream_ref().queued()).unwrap_or_default()
+    }
+
     /// No more audio follows for that item.
     pub fn end_item(&mut self, item: &ItemKey) {
         if let Some(media) = &mut self.media {

@@ -199,6 +199,21 @@ async fn a_referrer_who_left_takes_the_call_along_when_the_transfer_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_ends_gives_its_transfer_up() {
+    let mut stage = Stage::open("local", talkative()).await;
+    let mut ann = stage.ann.call(stage.at(), "100").await;
+    assert_eq!(stage.post("transfer", json!({"to": stage.carol_uri()})).await.0, 202);
+    stage.carol.ringing().await;
+    stage.ann.bye(&mut ann).await;
+    stage.carol.until("CANCEL", |m| m.starts_with("CANCEL ")).await;
+    let (_, events) = stage.lab.record().await;
+    let states: Vec<_> = data_of(&events, "call.transfer").iter().map(|e| e["state"].to_string()).collect();
+    assert_eq!(states, ["\"accepted\"", "\"failed\""]);
+    assert_eq!(data_of(&events, "leg.ended")[0]["status"], 487);
+    stage.lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_moves_a_caller_from_the_assistant_to_somebody_else() {
     let mut stage = Stage::open("local", talkative()).await;
     let mut ann = stage.ann.call(stage.at(), "100").await;
