@@ -7,6 +7,7 @@ mod early;
 mod flood;
 mod in_dialog;
 mod incoming;
+mod late_offer;
 mod network;
 mod outgoing;
 mod outsize;

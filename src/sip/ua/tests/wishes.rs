@@ -194,3 +194,71 @@ fn the_challenges_of_several_forks_are_answered_together() {
     desk.hear(&answer(&second, 486, "a", "", ""));
     desk.at_rest();
 }
+
+#[test]
+fn a_refresh_that_is_too_short_for_the_peer_asks_for_more() {
+    for (allow, method) in [("INVITE, BYE, UPDATE", "UPDATE"), ("INVITE, BYE", "INVITE")] {
+        let invite = OutgoingInvite { session_expires: Some(Duration::from_secs(200)), ..call(Some(OFFER)) };
+        let (mut desk, first) = dialled(invite);
+        let granted = format!("{CONTACT}Session-Expires: 200;refresher=uac\nAllow: {allow}\n");
+        desk.hear(&answer(&first, 200, "b", &granted, OFFER));
+        desk.pass(Duration::from_secs(101));
+        let refresh = desk.last_request().clone();
+        assert_eq!(row(&refresh, HeaderName::MinSe).as_deref(), Some("90"));
+        desk.hear(&answer(&refresh, 422, "b", "Min-SE: 400\n", ""));
+        let again = desk.last_request().clone();
+        assert_eq!(again.method.as_str(), method);
+        assert_eq!(row(&again, HeaderName::SessionExpires).as_deref(), Some("400;refresher=uac"));
+        assert_eq!(row(&again, HeaderName::MinSe).as_deref(), Some("400"));
+        // Who refuses even that is asked again in a while, as it is.
+        desk.hear(&answer(&again, 422, "b", "Min-SE: 400\n", ""));
+        desk.sent();
+        desk.pass(Duration::from_millis(5_200));
+        assert_eq!(desk.sent().iter().filter(|sent| *sent == method).count(), 1);
+        desk.hear(&of_callee(&first, "b", "BYE", 1, "", ""));
+        desk.told();
+        desk.at_rest();
+    }
+}
+
+#[test]
+fn what_a_421_asks_for_is_said_if_we_know_it() {
+    for (wanted, again) in [("100rel", true), ("100rel, teleportation", false)] {
+        let (mut desk, first) = dialled(call(Some(OFFER)));
+        desk.hear(&answer(&first, 421, "a", &format!("Require: {wanted}\n"), ""));
+        let last = desk.last_request().clone();
+        assert_eq!(
+            desk.sent().last().map(String::as_str),
+            Some(if again { "INVITE" } else { "ACK" }),
+            "{wanted}"
+        );
+        if again {
+            assert!(row(&last, HeaderName::Supported).is_some_and(|tags| tags.contains("100rel")));
+            desk.hear(&answer(&last, 421, "a", "Require: 100rel\n", ""));
+        }
+        let told = desk.told();
+        assert!(matches!(&told[..], [LegEvent::Failed { status, .. }] if status.get() == 421), "{told:?}");
+        desk.at_rest();
+    }
+}
+
+#[test]
+fn a_peer_that_answers_every_ack_with_its_200_is_left_to_itself() {
+    let (mut desk, first) = dialled(call(Some(OFFER)));
+    for _ in 0..1_000 {
+        desk.hear(&answer(&first, 200, "b", CONTACT, OFFER));
+    }
+    assert_eq!(desk.sent().len(), 65);
+    desk.hear(&of_callee(&first, "b", "BYE", 1, "", ""));
+    desk.told();
+    desk.at_rest();
+}
+
+#[test]
+fn an_invite_without_hops_goes_no_further() {
+    for (hops, status) in [("0", "483 INVITE"), ("300", "400 INVITE"), ("x", "400 INVITE")] {
+        let mut desk = Desk::new();
+        desk.hear(&invite("1", "").replace("Max-Forwards: 70", &format!("Max-Forwards: {hops}")));
+        assert_eq!(desk.sent(), [status]);
+    }
+}
