@@ -104,6 +104,10 @@ id!(
     NumberId, "num"
 );
 id!(
+    /// A phone that registers with us.
+    PhoneId, "phone"
+);
+id!(
     /// An API token.
     TokenId, "tok"
 );

@@ -7,6 +7,10 @@ mod audio;
 mod barge_in;
 #[path = "call/bridge.rs"]
 mod bridge;
+#[path = "call/browser_phone.rs"]
+mod browser_phone;
+#[path = "call/capture.rs"]
+mod capture;
 #[path = "call/dial.rs"]
 mod dial;
 #[path = "call/encryption.rs"]
@@ -17,6 +21,8 @@ mod faults;
 mod network;
 #[path = "call/passing.rs"]
 mod passing;
+#[path = "call/phones.rs"]
+mod phones;
 #[path = "call/records.rs"]
 mod records;
 #[path = "call/relay.rs"]

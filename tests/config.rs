@@ -459,6 +459,7 @@ mod resources {
             assistants: vec![("stored".into(), "night".into())],
             providers: vec!["openai".into(), "ultravox".into(), "scripted".into()],
             tools: vec!["end_call".into(), "send_dtmf".into()],
+            trunks: vec!["twilio".into()],
         }
     }
 
@@ -466,6 +467,27 @@ mod resources {
     fn check(text: &str, expected: &[&str]) {
         let (_, findings) = resources::parse("r.toml", text, Some(&known()));
         assert_eq!(super::printed(&findings), expected);
+    }
+
+    #[test]
+    fn phones_are_judged_with_their_passwords_and_trunks() {
+        let hash = "0".repeat(32);
+        let phone = |rest: &str| format!("[[phone]]\norganization = \"stored\"\nuser = \"101\"\n{rest}\n");
+        check(&phone("password_env = \"P101\"\ntrunks = [\"twilio\"]"), &[]);
+        check(&phone(&format!("ha1_md5 = \"{hash}\"\nha1_sha256 = \"{hash}{hash}\"")), &[]);
+        for (rest, says) in [
+            ("", "a phone needs its password"),
+            (&*format!("ha1_md5 = \"{hash}\""), "a phone needs its password"),
+            ("password = \"x\"", "unknown key"),
+            ("password_env = \"P101\"\ntrunks = [\"twili\"]", "did you mean \"twilio\""),
+        ] {
+            let (_, findings) = resources::parse("r.toml", &phone(rest), Some(&known()));
+            let told: String = findings.iter().map(ToString::to_string).collect();
+            assert!(told.contains(says), "{rest}: {told}");
+        }
+        let twice = phone("password_env = \"P101\"").repeat(2);
+        let (_, findings) = resources::parse("r.toml", &twice, Some(&known()));
+        assert!(findings.iter().any(|finding| finding.to_string().contains("also phone[0]")), "{findings:?}");
     }
 
     const CONTRACT: &str = r#"

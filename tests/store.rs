@@ -18,8 +18,8 @@ use tandem::event::{
 use tandem::id::{CallId, LineId};
 use tandem::store::journal::{Journal, QUEUE};
 use tandem::store::{
-    Applied, Assistant, CallFilter, Committed, Feed, FeedItem, JournalHandle, Number, Organization,
-    RecordingSetting, Role, Store, StoreError, User,
+    Applied, Assistant, CallFilter, Committed, Feed, FeedItem, JournalHandle, Number, Organization, Phone,
+    PhoneSecret, RecordingSetting, Role, Store, StoreError, User,
 };
 use tandem::time::UnixMs;
 
@@ -74,12 +74,49 @@ fn storing_a_resource_twice_changes_nothing() {
 }
 
 #[test]
+fn a_phone_is_kept_without_its_password_until_it_is_removed() {
+    on_each(async |home| {
+        let store = home.store().await;
+        store.put_organization(&organization("acme")).await.unwrap();
+        store.put_organization(&organization("other")).await.unwrap();
+        let mut ann = phone("acme", "101");
+        assert_eq!(store.put_phone(&ann).await.unwrap(), Applied::Created);
+        assert_eq!(store.put_phone(&ann).await.unwrap(), Applied::Unchanged);
+        for change in 0..4 {
+            match change {
+                0 => ann.number = Some("+15550142".to_owned()),
+                1 => ann.trunks.clear(),
+                2 => ann.secret.md5 = "1".repeat(32).into(),
+                _ => ann.secret.realm = "elsewhere".to_owned(),
+            }
+            assert_eq!(store.put_phone(&ann).await.unwrap(), Applied::Updated, "change {change}");
+        }
+        let stored = store.phone("101").await.unwrap().unwrap();
+        assert_eq!(
+            (stored.value.number.as_deref(), stored.value.secret.realm.as_str()),
+            (Some("+15550142"), "elsewhere")
+        );
+        let shown = serde_json::to_string(&stored).unwrap() + &format!("{stored:?}");
+        assert!(!shown.contains(&"1".repeat(32)) && !shown.contains(&"b".repeat(64)), "{shown}");
+        let stolen = store.put_phone(&phone("other", "101")).await.unwrap_err();
+        assert!(matches!(stolen, StoreError::Conflict { .. }), "{stolen}");
+        let unhashed = PhoneSecret { md5: "secret".into(), ..ann.secret.clone() };
+        let unhashed = store.put_phone(&Phone { secret: unhashed, ..ann }).await.unwrap_err();
+        assert!(matches!(unhashed, StoreError::Invalid { .. }), "{unhashed}");
+        assert_eq!(store.phones(Some("acme")).await.unwrap().len(), 1);
+        assert!(store.remove_phone("101").await.unwrap() && !store.remove_phone("101").await.unwrap());
+        assert!(store.phones(None).await.unwrap().is_empty());
+    });
+}
+
+#[test]
 fn a_resource_of_a_missing_organization_is_refused_by_name() {
     on_each(async |home| {
         let store = home.store().await;
         let refused = [
             store.put_assistant(&assistant("nobody", "a")).await.unwrap_err(),
             store.put_number(&number("nobody", "100")).await.unwrap_err(),
+            store.put_phone(&phone("nobody", "101")).await.unwrap_err(),
             store.create_token("x", Role::Agent, Some("nobody"), None).await.unwrap_err(),
         ];
         for error in refused {
@@ -724,6 +761,7 @@ fn a_backup_goes_from_either_back_end_into_either() {
             store.put_organization(&organization("acme")).await.unwrap();
             store.put_assistant(&assistant("acme", "reception")).await.unwrap();
             store.put_number(&self::number("acme", "+15550100")).await.unwrap();
+            store.put_phone(&phone("acme", "101")).await.unwrap();
             let token = store.create_token("ci", Role::Agent, Some("acme"), None).await.unwrap();
             for n in 1..=600 {
                 let call = Told::new(n, Some("acme"));
@@ -751,6 +789,7 @@ fn a_backup_goes_from_either_back_end_into_either() {
                     "acme"
                 );
                 assert_eq!(store.transcript(number.id).await.unwrap().len(), 2);
+                assert_eq!(store.phone("101").await.unwrap().unwrap().value.trunks, ["out"]);
             });
         }
     }
@@ -882,6 +921,13 @@ fn organization(name: &str) -> Organization {
 
 fn assistant(organization: &str, name: &str) -> Assistant {
     Assistant { organization: organization.to_owned(), name: name.to_owned(), ..Assistant::default() }
+}
+
+fn phone(organization: &str, user: &str) -> Phone {
+    let secret =
+        PhoneSecret { realm: "tandem".to_owned(), md5: "a".repeat(32).into(), sha256: "b".repeat(64).into() };
+    let (organization, user) = (organization.to_owned(), user.to_owned());
+    Phone { organization, user, number: None, trunks: vec!["out".to_owned()], secret }
 }
 
 fn number(organization: &str, number: &str) -> Number {

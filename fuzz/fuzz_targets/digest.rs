@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use tandem::sip::digest::{Challenge, Credentials, DigestClient, DigestServer, Verdict};
+use tandem::sip::digest::{Challenge, Challenged, Credentials, DigestClient, DigestServer, Verdict};
 use tandem::sip::{HeaderName, HeaderValue, Headers};
 
 fuzz_target!(|octets: &[u8]| {
@@ -24,7 +24,7 @@ fuzz_target!(|octets: &[u8]| {
     headers.push(HeaderName::WwwAuthenticate, HeaderValue::cleaned(octets));
     let credentials = Credentials { username: "carol".to_owned(), password: "secret".to_owned().into() };
     let mut client = DigestClient::new(credentials);
-    if client.challenged(&headers).is_ok() {
+    if client.challenged(&headers, &mut Challenged::default()).is_ok() {
         for (_, value) in client.authorize("INVITE", "sip:a@b", b"v=0", "0a4f113b") {
             assert!(!value.as_bytes().iter().any(|octet| matches!(octet, b'\r' | b'\n')));
         }

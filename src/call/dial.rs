@@ -34,6 +34,8 @@ pub struct DialRequest {
     pub to: DialTarget,
     /// Trunks to use, in order; empty: those the installation calls out over.
     pub trunks: Vec<String>,
+    /// Trunks it may go over at all; `None`: any. Phones are reached all the same.
+    pub reach: Option<Vec<String>>,
     /// The number shown to the callee; absent: the trunk's own.
     pub from: Option<String>,
     /// The name shown to the callee.
@@ -62,6 +64,7 @@ impl DialRequest {
         Self {
             to,
             trunks: Vec::new(),
+            reach: None,
             from: None,
             from_name: None,
             withheld: false,
@@ -88,7 +91,8 @@ pub enum DialTarget {
 }
 
 impl DialTarget {
-    /// As written by people: `sip:...` is a URI, everything else a number.
+    /// As written by people: `sip:...` is a URI, `phone:...` a phone, everything else a number (or the extension of a
+    /// phone).
     ///
     /// # Errors
     /// In words, when it is neither.
@@ -99,6 +103,14 @@ impl DialTarget {
             return Uri::parse(text).map(Self::Uri).map_err(|error| error.to_string());
         }
         let known = |c: char| c.is_ascii_alphanumeric() || "+-.() *#_".contains(c);
+        if lower.starts_with("phone:") {
+            let user = text["phone:".len()..].trim();
+            let fits = !user.is_empty() && user.len() <= LONGEST_NUMBER && user.chars().all(known);
+            return match fits {
+                true => Ok(Self::Phone(user.to_owned())),
+                false => Err("write the user of a phone, such as phone:101".into()),
+            };
+        }
         if text.is_empty() || text.len() > LONGEST_NUMBER || !text.chars().all(known) {
             return Err("write a number such as +15550123, or a SIP URI such as sip:bob@example.com".into());
         }
@@ -140,6 +152,8 @@ pub struct Attempt {
     pub invite: OutgoingInvite,
     /// What its leg's media is made with.
     pub media: LegMedia,
+    /// Others that ring with it; who answers first has the call.
+    pub rivals: Vec<Attempt>,
 }
 
 /// Why nobody can be dialled.
@@ -257,6 +271,10 @@ enum State {
 
 struct Calling {
     leg: SipLeg,
+    /// Legs that ring beside it, of the same target.
+    rivals: Vec<SipLeg>,
+    /// What the callee said on one of them, while others rang on.
+    said: Option<HangUp>,
     permit: Permit,
     target: usize,
     /// When silence is taken for an absence; `None` once the target has said something.
@@ -330,10 +348,17 @@ impl Dialling {
                 }
                 Poll::Pending => return false,
             },
-            State::Calling(calling) => match calling.leg.poll(cx) {
-                Poll::Ready(signal) => self.signal(signal),
-                Poll::Pending => return false,
-            },
+            State::Calling(calling) => {
+                if let Poll::Ready(signal) = calling.leg.poll(cx) {
+                    self.signal(signal);
+                    return true;
+                }
+                let rivals = calling.rivals.iter_mut().enumerate();
+                let heard =
+                    rivals.map(|(index, leg)| (index, leg.poll(cx))).find(|(_, poll)| poll.is_ready());
+                let Some((index, Poll::Ready(signal))) = heard else { return false };
+                self.rival(index, signal);
+            }
             State::Done => return false,
         }
         true
@@ -405,11 +430,26 @@ impl Dialling {
         }
     }
 
-    /// Sends the INVITE.
+    /// Calls a target: all its legs.
     fn call(&mut self, target: usize, permit: Permit) -> Result<Calling, Refusal> {
-        let unavailable = |reason: String| Refusal { status: 503, reason, ..Refusal::default() };
-        let attempt =
+        let mut attempt =
             self.attempts.get(target).cloned().ok_or_else(|| unavailable("no target".to_owned()))?;
+        let rivals = std::mem::take(&mut attempt.rivals);
+        let mut first = self.ring(attempt);
+        let mut legs = Vec::with_capacity(rivals.len());
+        for rival in rivals {
+            match (self.ring(rival), &first) {
+                (Ok(leg), Ok(_)) => legs.push(leg),
+                (leg, Err(_)) => first = leg,
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        let silent_until = Some(Instant::now() + NO_PROVISIONAL);
+        first.map(|leg| Calling { leg, rivals: legs, said: None, permit, target, silent_until })
+    }
+
+    /// Sends the INVITE.
+    fn ring(&mut self, attempt: Attempt) -> Result<SipLeg, Refusal> {
         let id = LegId::fresh();
         let events = self.kit.outbound.line(id);
         let endpoint = self.kit.endpoint.clone();
@@ -433,8 +473,7 @@ impl Dialling {
             trunk: Some(attempt.trunk.name.clone()),
             sip_call_id: Some(call_id),
         }));
-        let silent_until = Some(Instant::now() + NO_PROVISIONAL);
-        Ok(Calling { leg, permit, target, silent_until })
+        Ok(leg)
     }
 
     fn signal(&mut self, signal: LegSignal) {
@@ -451,22 +490,72 @@ impl Dialling {
         }
     }
 
+    /// One of the legs beside the first.
+    fn rival(&mut self, index: usize, signal: LegSignal) {
+        let State::Calling(calling) = &mut self.state else { return };
+        match signal {
+            LegSignal::Established => {
+                std::mem::swap(&mut calling.leg, &mut calling.rivals[index]);
+                self.answered();
+            }
+            // A 6xx is meant for all of them (RFC 3261 section 16.7 item 5).
+            LegSignal::HungUp(hang_up) if hang_up.status >= 600 => {
+                std::mem::swap(&mut calling.leg, &mut calling.rivals[index]);
+                self.refused(hang_up);
+            }
+            LegSignal::HungUp(hang_up) => {
+                let id = calling.rivals.remove(index).id();
+                self.leg_ended(id, hang_up.status, &hang_up.reason, "callee");
+                self.note_word(hang_up);
+            }
+            LegSignal::Trying => calling.silent_until = None,
+            LegSignal::Ringing { .. } => {
+                calling.silent_until = None;
+                self.news.push_back(DialNews::Signal(signal));
+            }
+            // The caller hears the early media of one leg alone.
+            LegSignal::Audio { .. } => calling.rivals[index].take_audio(&mut Vec::new()),
+            _ => {}
+        }
+    }
+
+    /// Keeps what says most about the callee.
+    fn note_word(&mut self, hang_up: HangUp) {
+        let State::Calling(calling) = &mut self.state else { return };
+        let absent = |status: u16| matches!(status, 408 | 480 | 487 | 500..600);
+        if calling.said.as_ref().is_none_or(|said| absent(said.status)) {
+            calling.said = Some(hang_up);
+        }
+    }
+
     fn answered(&mut self) {
         let State::Calling(calling) = std::mem::replace(&mut self.state, State::Done) else { return };
-        let Calling { leg, permit, target, .. } = *calling;
+        let Calling { leg, rivals, permit, target, .. } = *calling;
+        // RFC 3326 section 2: a phone that hears this shows no missed call.
+        self.give_up(rivals, HangupReason { protocol: "SIP", cause: 200, text: ELSEWHERE.to_owned() });
         let Some(trunk) = self.report(target, TargetOutcome::Answered) else { return };
         metrics::counter!("tandem_dials_total", "outcome" => "answered").increment(1);
         self.news.push_back(DialNews::Answered(Box::new(Party { leg, permit, trunk })));
     }
 
     fn refused(&mut self, hang_up: HangUp) {
+        if let State::Calling(calling) = &mut self.state
+            && hang_up.status < 600
+            && let Some(next) = calling.rivals.pop()
+        {
+            let id = std::mem::replace(&mut calling.leg, next).id();
+            self.leg_ended(id, hang_up.status, &hang_up.reason, "callee");
+            return self.note_word(hang_up);
+        }
         let State::Calling(calling) = std::mem::replace(&mut self.state, State::Done) else { return };
-        let Calling { leg, permit, target, .. } = *calling;
+        let Calling { leg, rivals, said, permit, target, .. } = *calling;
         let id = leg.id();
         drop(leg);
         drop(permit);
+        self.give_up(rivals, HangupReason::normal());
         self.report(target, outcome(&hang_up));
         self.leg_ended(id, hang_up.status, &hang_up.reason, "callee");
+        let hang_up = said.filter(|_| hang_up.status < 600).unwrap_or(hang_up);
         let contacts = redirects(&hang_up);
         let cause = q850(&hang_up);
         let refusal = Refusal { status: hang_up.status, reason: hang_up.reason, cause, contacts };
@@ -499,9 +588,19 @@ impl Dialling {
         let State::Calling(mut calling) = std::mem::replace(&mut self.state, State::Done) else {
             return None;
         };
-        let text = reason.to_owned();
-        calling.leg.hang_up(HangupReason { protocol: "SIP", cause: 408, text });
+        let reason = HangupReason { protocol: "SIP", cause: 408, text: reason.to_owned() };
+        calling.leg.hang_up(reason.clone());
+        let rivals = std::mem::take(&mut calling.rivals);
+        self.give_up(rivals, reason);
         Some((calling.leg.id(), calling.target))
+    }
+
+    fn give_up(&mut self, legs: Vec<SipLeg>, reason: HangupReason) {
+        for mut leg in legs {
+            let (id, text) = (leg.id(), reason.text.clone());
+            leg.hang_up(reason.clone());
+            self.leg_ended(id, 487, &text, "system");
+        }
     }
 
     fn failed(&mut self, refusal: Refusal, timed_out: bool) {
@@ -553,6 +652,10 @@ fn redirects(hang_up: &HangUp) -> Vec<Uri> {
     contacts.iter().map(|(contact, _)| contact.uri.clone()).collect()
 }
 
+fn unavailable(reason: String) -> Refusal {
+    Refusal { status: 503, reason, ..Refusal::default() }
+}
+
 fn refused_route(refusal: RouteRefusal) -> Refusal {
     Refusal { status: refusal.status, reason: refusal.reason, ..Refusal::default() }
 }
@@ -560,6 +663,8 @@ fn refused_route(refusal: RouteRefusal) -> Refusal {
 fn stopping() -> RouteRefusal {
     RouteRefusal::new(503, "the server is stopping")
 }
+
+const ELSEWHERE: &str = "Call completed elsewhere";
 
 /// Chosen here so that the record can name it. Says nothing about us.
 fn leg_call_id() -> String {

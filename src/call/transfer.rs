@@ -176,6 +176,7 @@ impl Call {
             other.refer(Referral { to: uri, replaces: replaces.clone(), referred_by });
             self.begin(by, to, Way::Passed(Box::new((target, replaces))));
         } else {
+            let by = self.mover(far, by);
             self.dial_third(by, target, Vec::new(), replaces);
         }
         Outcome::Open
@@ -198,7 +199,7 @@ impl Call {
                 self.leg.refer(Referral { to: uri, replaces: None, referred_by: None });
                 self.begin(Mover::Api, text, Way::Passed(Box::new((to, None))));
             }
-            None => self.dial_third(Mover::Api, to, trunk.into_iter().collect(), None),
+            None => self.dial_third((Mover::Api, None), to, trunk.into_iter().collect(), None),
         }
     }
 
@@ -206,10 +207,28 @@ impl Call {
         self.moving = Some(Box::new(Moving { by, to, way, gone: false }));
     }
 
-    fn dial_third(&mut self, by: Mover, to: DialTarget, trunks: Vec<String>, replaces: Option<ReplacesRef>) {
+    /// Who moves the call, and over which trunks it may.
+    fn mover(&self, far: &Far, by: Mover) -> (Mover, Option<Vec<String>>) {
+        let trunk = match by {
+            Mover::Near => Some(&self.trunk),
+            Mover::Far => far.as_ref().map(|far| &far.trunk),
+            Mover::Api => None,
+        };
+        (by, trunk.and_then(|trunk| trunk.reach.clone()))
+    }
+
+    fn dial_third(
+        &mut self,
+        by: (Mover, Option<Vec<String>>),
+        to: DialTarget,
+        trunks: Vec<String>,
+        replaces: Option<ReplacesRef>,
+    ) {
         let text = to.to_string();
+        let (by, reach) = by;
         let request = DialRequest {
             trunks,
+            reach,
             replaces,
             from: self.reach.from.clone(),
             organization: self.reach.organization.clone(),
@@ -372,6 +391,7 @@ impl Call {
                 let gone = moving.gone;
                 if let Some(Moving { way: Way::Passed(rest), .. }) = self.moving.take().map(|m| *m) {
                     let (to, replaces) = *rest;
+                    let by = self.mover(far, by);
                     self.dial_third(by, to, Vec::new(), replaces);
                     self.moving.iter_mut().for_each(|moving| moving.gone = gone);
                 }

@@ -105,6 +105,14 @@ impl Client {
         self.request(Method::POST, path, Some((content_type, body))).await
     }
 
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.request(Method::DELETE, path, None).await
+    }
+
     async fn request(
         &self,
         method: Method,

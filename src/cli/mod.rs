@@ -30,6 +30,7 @@ mod dial;
 mod doctor;
 mod init;
 mod man;
+mod phone;
 mod serve;
 mod simulate;
 mod tail;
@@ -94,6 +95,7 @@ enum Command {
     Config(config_command::ConfigArgs),
     Token(token::TokenArgs),
     Trunk(trunk::TrunkArgs),
+    Phone(phone::PhoneArgs),
     Call(call::CallArgs),
     Simulate(simulate::SimulateArgs),
     Bench(bench::BenchArgs),
@@ -201,6 +203,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => in_runtime(apply::run(context, args))?,
         Command::Token(args) => in_runtime(token::run(context, args))?,
         Command::Trunk(args) => in_runtime(trunk::run(context, args))?,
+        Command::Phone(args) => in_runtime(phone::run(context, args))?,
         Command::Call(args) => in_runtime(call::run(context, args))?,
         Command::Db(args) => in_runtime(db::run(context, args))?,
         Command::Doctor(args) => in_runtime(doctor::run(context, args))?,

@@ -1,4 +1,4 @@
-//! `resources.toml`: organizations, users, assistants and numbers, as `tandem apply` takes them and in the
+//! `resources.toml`: organizations, users, assistants, numbers and phones, as `tandem apply` takes them and in the
 //! shape of the REST bodies.
 //!
 //! A file may refer to what is in the store already, so references are judged against [`Known`]. The store
@@ -29,6 +29,8 @@ pub struct Resources {
     pub assistant: Vec<Assistant>,
     /// Phone numbers and what happens to calls of them.
     pub number: Vec<Number>,
+    /// Phones that register with this installation.
+    pub phone: Vec<Phone>,
 }
 
 /// A tenant: one business.
@@ -215,6 +217,40 @@ pub struct Number {
     pub flow: Vec<Step>,
 }
 
+/// A phone that registers with this installation. Its password is in an environment variable of the server, or is
+/// given as its hashes; it is kept as hashes only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Phone {
+    /// Owner.
+    #[schemars(example = &"acme")]
+    pub organization: String,
+    /// User of its address and of its credentials, and its extension: others of the organization call it by that.
+    #[schemars(extend("format" = "name"), example = &"101")]
+    pub user: String,
+    /// Environment variable of the server that holds the password; with `_FILE` added to its name, the path of a file
+    /// that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "variable-name"), example = &"PHONE_101_PASSWORD")]
+    pub password_env: Option<String>,
+    /// MD5 of `USER:REALM:PASSWORD` in hexadecimal, in place of `password_env`. The realm is `sip.registrar.realm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9a-fA-F]{32}$"))]
+    pub ha1_md5: Option<String>,
+    /// SHA-256 of the same. Both are needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
+    pub ha1_sha256: Option<String>,
+    /// The number its calls come from. Absent: its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "number"), example = &"+15550100")]
+    pub number: Option<String>,
+    /// Trunks it may call out over. Empty: it reaches the phones and numbers of its organization alone.
+    #[serde(default)]
+    #[schemars(example = ["twilio"])]
+    pub trunks: Vec<String>,
+}
+
 /// What exists besides the file, for judging its references.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -226,6 +262,8 @@ pub struct Known {
     pub providers: Vec<String>,
     /// Tools that assistants can use.
     pub tools: Vec<String>,
+    /// Configured trunks.
+    pub trunks: Vec<String>,
 }
 
 /// Reads a resources file and reports everything that is wrong with it at once. `file` is its name in
@@ -284,6 +322,17 @@ impl Rules<'_> {
         self.unique("user", users.collect());
         self.unique("assistant", assistants.collect());
         self.unique("number", numbers.collect());
+        let phones = resources.phone.iter().map(|p| ("user", p.user.clone()));
+        self.unique("phone", phones.collect());
+        for (index, phone) in resources.phone.iter().enumerate() {
+            let hashes = phone.ha1_md5.is_some() && phone.ha1_sha256.is_some();
+            let some = phone.ha1_md5.is_some() || phone.ha1_sha256.is_some();
+            if phone.password_env.is_some() == some || some != hashes {
+                let message = "a phone needs its password: a variable that holds it, or both hashes";
+                let fix = "add password_env = \"PHONE_101_PASSWORD\", or ha1_md5 and ha1_sha256";
+                self.error(&format!("phone[{index}].user"), message, fix);
+            }
+        }
         for (index, user) in resources.user.iter().enumerate() {
             if user.organization.is_none() && user.role != Role::Admin {
                 let message = format!("a user with role {} needs an organization", user.role.as_str());
@@ -330,9 +379,16 @@ impl Rules<'_> {
         let assistants = assistants.map(|(i, a)| (format!("assistant[{i}]"), a.organization.clone()));
         let numbers = resources.number.iter().enumerate();
         let numbers = numbers.map(|(i, n)| (format!("number[{i}]"), n.organization.clone()));
-        for (key, organization) in users.chain(assistants).chain(numbers) {
+        let phones = resources.phone.iter().enumerate();
+        let phones = phones.map(|(i, p)| (format!("phone[{i}]"), p.organization.clone()));
+        for (key, organization) in users.chain(assistants).chain(numbers).chain(phones) {
             let key = format!("{key}.organization");
             self.refer(&key, "organization", &organization, &organizations);
+        }
+        for (index, phone) in resources.phone.iter().enumerate() {
+            for (place, trunk) in phone.trunks.iter().enumerate() {
+                self.refer(&format!("phone[{index}].trunks[{place}]"), "trunk", trunk, &known.trunks);
+            }
         }
         for (index, assistant) in resources.assistant.iter().enumerate() {
             for (place, provider) in assistant.chain.iter().enumerate() {

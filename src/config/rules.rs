@@ -87,6 +87,10 @@ impl Rules<'_> {
                 "create it, or remove the key to use the built-in profiles alone",
             );
         }
+        if sip.registrar.min_expires > sip.registrar.max_expires {
+            let message = "the shortest registration is longer than the longest";
+            self.error("sip.registrar.min_expires", message, "make it shorter than max_expires");
+        }
         let wide = sip.listen.iter().any(|listen| !listen.address.ip().is_loopback());
         match sip.advertise {
             Some(address) if address.is_unspecified() => {
@@ -99,7 +103,7 @@ impl Rules<'_> {
             }
             _ => {}
         }
-        if wide && self.config.trunk.is_empty() && !self.written("trunk") {
+        if wide && !sip.registrar.enabled && self.config.trunk.is_empty() && !self.written("trunk") {
             let fix = "add a [[trunk]] with an `allow` list; see `tandem init`";
             self.warning("sip.listen", "other machines can reach SIP, but no trunk lets their calls in", fix);
         }

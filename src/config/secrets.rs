@@ -33,6 +33,24 @@ pub(super) enum Found {
     Unusable,
 }
 
+/// The secret of a variable of this process, or of the file its `…_FILE` names.
+///
+/// # Errors
+/// In words, with what to do.
+pub fn secret_of_process(name: &str) -> Result<SecretString, String> {
+    let names = [name.to_owned(), format!("{name}_FILE")];
+    let variables =
+        names.into_iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect();
+    let mut findings = Vec::new();
+    match find(name, &variables, &Place::Variable(name.to_owned()), name, &mut findings) {
+        Found::Secret(secret) => Ok(secret),
+        Found::Missing => {
+            Err(format!("neither {name} nor {name}_FILE is set where the server runs; set one"))
+        }
+        Found::Unusable => Err(findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
+}
+
 /// Looks up `NAME` and `NAME_FILE`.
 pub(super) fn find(
     name: &str,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::registrar::SipRegistrar;
 use super::trace::SipTrace;
 use super::values::{IpAddress, Network, SipListen, SipTransport, duration};
 
@@ -68,6 +69,8 @@ pub struct Sip {
     pub tls: Option<SipTls>,
     /// What one source may ask of this node.
     pub flood: SipFlood,
+    /// Phones that register with this node.
+    pub registrar: SipRegistrar,
     /// Signalling kept in memory for `tandem call trace`. Secrets are masked before anything is kept.
     pub trace: SipTrace,
 }
@@ -96,6 +99,7 @@ impl Default for Sip {
             keep_alive: Duration::from_secs(25),
             tls: None,
             flood: SipFlood::default(),
+            registrar: SipRegistrar::default(),
             trace: SipTrace::default(),
         }
     }

@@ -279,6 +279,51 @@ const OPERATIONS: &[Operation] = &[
         statuses: &[(200, "The list"), (401, "No token")],
         open: false,
     },
+    Operation {
+        method: "get",
+        path: "/api/v1/phones",
+        summary: "Phones, and where they are registered.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The list"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/phones",
+        summary: "Makes a phone, or changes the one of this user. Of its password only hashes are kept. `trunks`: those it may call out over, default none.",
+        query: &[],
+        body: Some(
+            r#"{"organization": "acme", "user": "101", "password": "...", "number": "+15550142", "trunks": []}"#,
+        ),
+        statuses: &[
+            (200, "Changed, or so already"),
+            (201, "New"),
+            (403, "Not an administrator"),
+            (404, "No such organization"),
+            (409, "Another organization's user"),
+            (422, "Some fields are wrong"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/phones/{user}",
+        summary: "One phone, and where it is registered.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The phone"), (404, "No such phone")],
+        open: false,
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/phones/{user}",
+        summary: "Removes a phone and its registrations; calls go on.",
+        query: &[],
+        body: None,
+        statuses: &[(204, "Removed"), (403, "Not an administrator"), (404, "No such phone")],
+        open: false,
+    },
 ];
 
 const ERRORS: &[(&str, &str)] = &[

@@ -31,6 +31,7 @@ pub mod calls;
 pub mod dial;
 pub mod docs;
 pub mod feed;
+pub mod phones;
 pub mod problem;
 pub mod resources;
 pub mod system;
@@ -58,6 +59,8 @@ pub struct Api {
     pub readiness: Box<dyn Readiness>,
     /// Takes resources declared in a file.
     pub resources: Box<dyn ApplyResources>,
+    /// Phones, and where they are.
+    pub phones: Box<dyn ManagePhones>,
     /// The text of `/metrics`.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Outstanding WebSocket tickets.
@@ -91,6 +94,43 @@ pub struct Obstacle {
 pub trait ApplyResources: Send + Sync {
     /// Applies the TOML text; answers what changed, as JSON.
     fn apply(&self, text: String) -> BoxFuture<'_, Result<serde_json::Value, Problem>>;
+}
+
+/// A phone somebody wants to have.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPhone {
+    /// Whose it is.
+    pub organization: String,
+    /// Its user, which is its extension too.
+    pub user: String,
+    /// Its password. Only hashes of it are kept.
+    #[serde(deserialize_with = "password")]
+    pub password: secrecy::SecretString,
+    /// The number its calls come from.
+    pub number: Option<String>,
+    /// Trunks it may call out over.
+    #[serde(default)]
+    pub trunks: Vec<String>,
+}
+
+fn password<'de, D: serde::Deserializer<'de>>(text: D) -> Result<secrecy::SecretString, D::Error> {
+    <String as serde::Deserialize>::deserialize(text).map(Into::into)
+}
+
+/// Manages phones.
+pub trait ManagePhones: Send + Sync {
+    /// All phones, with where they are registered.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<serde_json::Value>, Problem>>;
+    /// One phone.
+    fn show(&self, user: String) -> BoxFuture<'_, Result<Option<serde_json::Value>, Problem>>;
+    /// Stores a phone, new or other than before.
+    fn put(
+        &self,
+        phone: NewPhone,
+    ) -> BoxFuture<'_, Result<(crate::store::Applied, serde_json::Value), Problem>>;
+    /// Removes a phone and its registrations; whether there was one.
+    fn remove(&self, user: String) -> BoxFuture<'_, Result<bool, Problem>>;
 }
 
 /// A boxed future that other threads may poll.
@@ -212,6 +252,8 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/organizations", get(resources::organizations))
         .route("/assistants", get(resources::assistants))
         .route("/numbers", get(resources::numbers))
+        .route("/phones", get(phones::list).post(phones::put))
+        .route("/phones/{user}", get(phones::show).delete(phones::remove))
         .route("/trunks", get(trunks::list))
         .route("/trunks/{name}", get(trunks::show))
         .route("/trunks/{name}/test", post(trunks::test))

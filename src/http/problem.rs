@@ -118,6 +118,12 @@ impl Problem {
 
 /// The answer when the store fails a request.
 pub fn store_problem(error: StoreError) -> Problem {
+    match &error {
+        StoreError::NotFound { .. } => return Problem::not_found(error.to_string()),
+        StoreError::Conflict { .. } => return Problem::conflict(error.to_string()),
+        StoreError::Invalid { .. } => return Problem::unprocessable(error.to_string(), Vec::new()),
+        _ => {}
+    }
     tracing::warn!(%error, "the store did not answer a request");
     Problem::unavailable("the store does not answer now; try again")
 }

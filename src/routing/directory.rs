@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::config::flow::Step;
-use crate::store::{Assistant, Number, Organization, RecordingSetting, Store, StoreError};
+use crate::config::flow::{Seconds, Step};
+use crate::store::{Assistant, Number, Organization, Phone, RecordingSetting, Store, StoreError};
 
 /// Numbers, assistants and organizations at one moment.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub struct Snapshot {
     organizations: HashMap<String, Organization>,
     assistants: HashMap<(String, String), Assistant>,
     numbers: HashMap<String, Entry>,
+    phones: HashMap<String, Phone>,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,15 @@ pub struct Route {
     pub flow: Arc<[Step]>,
     /// Whether the owner has consented to recordings.
     pub recording: bool,
+}
+
+/// Where a call of a phone goes.
+#[derive(Debug, Clone)]
+pub struct PhoneRoute {
+    /// What happens.
+    pub route: Route,
+    /// The trunks it goes out over; empty: it stays in the house, or goes as a flow says.
+    pub trunks: Vec<String>,
 }
 
 /// Why nobody was found to talk.
@@ -55,7 +66,10 @@ impl Snapshot {
         let organizations = store.organizations().await?.into_iter().map(|s| s.value);
         let assistants = store.assistants(None).await?.into_iter().map(|s| s.value);
         let numbers = store.numbers(None).await?.into_iter().map(|s| s.value);
-        Ok(Self::of(organizations, assistants, numbers))
+        let phones = store.phones(None).await?.into_iter().map(|s| s.value);
+        let mut snapshot = Self::of(organizations, assistants, numbers);
+        snapshot.phones = phones.map(|phone| (phone.user.clone(), phone)).collect();
+        Ok(snapshot)
     }
 
     fn of(
@@ -76,6 +90,7 @@ impl Snapshot {
                 .into_iter()
                 .map(|a| ((a.organization.clone(), a.name.clone()), a))
                 .collect(),
+            phones: HashMap::new(),
             numbers: numbers.into_iter().filter_map(entry).collect(),
         }
     }
@@ -93,6 +108,57 @@ impl Snapshot {
             flow: Arc::clone(&entry.flow),
             recording: self.records(&entry.organization),
         })
+    }
+
+    /// The phone of this user.
+    pub fn phone(&self, user: &str) -> Option<&Phone> {
+        self.phones.get(user)
+    }
+
+    /// All phones.
+    pub fn phones(&self) -> impl Iterator<Item = &Phone> {
+        self.phones.values()
+    }
+
+    /// Where a call of a registered phone goes: to a number of its organization (or any in E.164 that is ours), to a
+    /// phone of its organization, out over the trunks it may use, or to its organization's `*`.
+    ///
+    /// # Errors
+    /// The SIP status that fits.
+    pub fn route_of_phone(&self, user: &str, called: &str) -> Result<PhoneRoute, u16> {
+        let phone = self.phones.get(user).ok_or(403u16)?;
+        let own = |entry: &&Entry| entry.organization == phone.organization;
+        let inside = |flow, trunks| {
+            let organization = Some(phone.organization.clone());
+            PhoneRoute {
+                route: Route { organization, flow, recording: self.records(&phone.organization) },
+                trunks,
+            }
+        };
+        let exact = spellings(called).into_iter().filter(|spelling| spelling != "*").find_map(|spelling| {
+            self.numbers.get(&spelling).filter(|entry| own(entry) || spelling.starts_with('+'))
+        });
+        if let Some(entry) = exact {
+            let route = Route {
+                organization: Some(entry.organization.clone()),
+                flow: Arc::clone(&entry.flow),
+                recording: self.records(&entry.organization),
+            };
+            return Ok(PhoneRoute { route, trunks: Vec::new() });
+        }
+        let dial = |to: String| [Step::Dial { to, timeout: Seconds(RING) }].into();
+        if self.phones.get(called).is_some_and(|other| other.organization == phone.organization) {
+            return Ok(inside(dial(format!("phone:{called}")), Vec::new()));
+        }
+        let number = called.chars().any(|c| c.is_ascii_digit()) && !called.contains(':');
+        if number && !phone.trunks.is_empty() {
+            return Ok(inside(dial(called.to_owned()), phone.trunks.clone()));
+        }
+        match self.numbers.get("*").filter(own) {
+            Some(entry) => Ok(inside(Arc::clone(&entry.flow), Vec::new())),
+            None if number && called.len() >= OUTSIDE_DIGITS => Err(403),
+            None => Err(404),
+        }
     }
 
     /// Whether the organization has agreed to recordings.
@@ -194,11 +260,17 @@ impl Directory {
     }
 }
 
+/// How long a phone rings that another one calls.
+const RING: Duration = Duration::from_secs(60);
+/// From so many digits on somebody wants to call out.
+const OUTSIDE_DIGITS: usize = 6;
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::store::PhoneSecret;
 
     #[test]
     fn a_number_is_found_with_and_without_its_plus() {
@@ -219,6 +291,38 @@ mod tests {
     fn a_fresh_installation_answers_every_call() {
         let route = Snapshot::default().route("100").expect("the built-in flow");
         assert_eq!(route.flow.len(), 1);
+    }
+
+    #[test]
+    fn a_phone_reaches_its_house_and_what_it_may_beyond() {
+        let mut all = snapshot(&["100", "+15550100"]);
+        let phone = |organization: &str, user: &str, trunks: &[&str]| {
+            let secret = PhoneSecret { realm: String::new(), md5: "".into(), sha256: "".into() };
+            let trunks = trunks.iter().map(|trunk| (*trunk).to_owned()).collect();
+            Phone { organization: organization.into(), user: user.into(), number: None, trunks, secret }
+        };
+        for phone in [phone("acme", "101", &[]), phone("acme", "102", &["out"]), phone("other", "201", &[])] {
+            all.phones.insert(phone.user.clone(), phone);
+        }
+        let to = |user: &str, called: &str| match all.route_of_phone(user, called) {
+            Ok(PhoneRoute { route, trunks }) => match &route.flow[0] {
+                Step::Dial { to, .. } => format!("dials {to} over {trunks:?}"),
+                step => step.name().to_owned(),
+            },
+            Err(status) => status.to_string(),
+        };
+        assert_eq!(to("101", "102"), "dials phone:102 over []");
+        assert_eq!(to("101", "100"), "hangup");
+        assert_eq!(to("201", "15550100"), "hangup", "a public number");
+        assert_eq!(to("201", "100"), "404", "an extension of somebody else");
+        assert_eq!(to("101", "201"), "404", "a phone of somebody else");
+        assert_eq!(to("101", "+15550199"), "403");
+        assert_eq!(to("102", "+15550199"), "dials +15550199 over [\"out\"]");
+        assert_eq!(to("nobody", "100"), "403");
+        all.numbers.insert("*".into(), Entry { organization: "acme".into(), flow: [Step::Answer {}].into() });
+        let star = all.route_of_phone("101", "+15550199").expect("the star");
+        assert_eq!(star.route.flow[0].name(), "answer");
+        assert!(all.route_of_phone("201", "+15550199").is_err(), "the star is acme's");
     }
 
     #[test]

@@ -7,5 +7,6 @@ pub mod flow;
 pub mod lines;
 pub mod media;
 pub mod outbound;
+mod phones;
 pub mod plan;
 pub mod switchboard;

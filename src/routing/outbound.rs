@@ -1,4 +1,4 @@
-//! Where calls go out: trunks, targets and the INVITEs for them.
+//! Where calls go out: trunks, targets and the INVITEs for them. For phones of the house see `phones`.
 //!
 //! A number goes over the trunks asked for, or over all that have peers, in order. A URI is dialled only when
 //! its host is one of a trunk's: neither a flow, a REFER nor a 3xx makes this an open relay.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::directory::Directory;
 use super::lines::LegLines;
 use super::media::MediaSettings;
 use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal};
@@ -17,6 +18,7 @@ use crate::sip::carrier::{Carriers, TargetOutcome};
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::identity::{self, CallIdentity};
 use crate::sip::message::Transport;
+use crate::sip::registrar;
 use crate::sip::transport::Target;
 use crate::sip::trunk::{Trunk, Trunks};
 use crate::sip::ua::{LegEvent, OutgoingInvite};
@@ -39,6 +41,10 @@ pub struct Trunking {
     pub advertise: Option<IpAddr>,
     /// Targets, channels and pace of the trunks.
     pub carriers: Carriers,
+    /// Phones, and whose they are.
+    pub directory: Directory,
+    /// Names phones register at, besides our addresses.
+    pub domains: Vec<String>,
     /// Where targets are looked up.
     pub runtime: tokio::runtime::Handle,
 }
@@ -52,12 +58,18 @@ impl Outbound for Trunking {
     fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>> {
         let (carriers, trunk) = (self.carriers.clone(), trunk.to_owned());
         self.answer(async move {
+            if trunk == registrar::TRUNK {
+                return Ok(Permit::default());
+            }
             let permit = carriers.permit(&trunk).await;
             permit.map(Permit::holding).map_err(|error| RouteRefusal::new(503, error.to_string()))
         })
     }
 
     fn report(&self, attempt: &Attempt, outcome: TargetOutcome) {
+        if attempt.trunk.name == registrar::TRUNK {
+            return;
+        }
         self.carriers.report(&attempt.trunk.name, attempt.invite.target.remote, outcome);
     }
 
@@ -86,6 +98,9 @@ impl Trunking {
     async fn attempts(&self, request: &DialRequest) -> Result<Vec<Attempt>, RouteRefusal> {
         if request.max_forwards == 0 {
             return Err(RouteRefusal::new(483, "the call has taken too many hops"));
+        }
+        if let Some(user) = self.phone_of(request)? {
+            return self.phone_attempts(request, &user).await;
         }
         let (user, trunks) = self.choose(request)?;
         let mut attempts = Vec::new();
@@ -117,12 +132,14 @@ impl Trunking {
     fn choose(&self, request: &DialRequest) -> Result<(String, Vec<Arc<Trunk>>), RouteRefusal> {
         match &request.to {
             DialTarget::Number(number) => Ok((number.clone(), self.asked(request)?)),
-            DialTarget::Phone(_) => Err(RouteRefusal::new(480, "no phone of this name is registered")),
+            // Phones are found before.
+            DialTarget::Phone(_) => Err(RouteRefusal::new(404, "there is no such phone")),
             DialTarget::Uri(uri) => {
                 let user = uri.dialled().filter(|user| !user.is_empty());
                 let user = user.ok_or_else(|| RouteRefusal::new(484, "the URI names nobody"))?;
-                let trunks: Vec<_> =
-                    self.trunks.iter().filter(|trunk| belongs(uri, trunk, request.source)).cloned().collect();
+                let fits =
+                    |trunk: &&Arc<Trunk>| belongs(uri, trunk, request.source) && reaches(request, trunk);
+                let trunks: Vec<_> = self.trunks.iter().filter(fits).cloned().collect();
                 // A party that wants to be connected to us means a number we can reach.
                 if trunks.is_empty() && request.source == DialSource::Transfer && self.is_ours(uri) {
                     return Ok((user, self.asked(request)?));
@@ -136,9 +153,13 @@ impl Trunking {
     }
 
     fn asked(&self, request: &DialRequest) -> Result<Vec<Arc<Trunk>>, RouteRefusal> {
+        if request.reach.as_ref().is_some_and(Vec::is_empty) {
+            return Err(RouteRefusal::new(403, "the phone may not call out"));
+        }
         let names = if request.trunks.is_empty() { &self.order } else { &request.trunks };
         if names.is_empty() {
-            return Ok(self.trunks.iter().filter(|trunk| leads_out(trunk)).cloned().collect());
+            let fits = |trunk: &&Arc<Trunk>| leads_out(trunk) && reaches(request, trunk);
+            return Ok(self.trunks.iter().filter(fits).cloned().collect());
         }
         let named = |name: &String| {
             let unknown = || RouteRefusal::new(404, format!("there is no trunk `{}`", name.escape_debug()));
@@ -147,7 +168,7 @@ impl Trunking {
         names.iter().map(named).collect()
     }
 
-    fn is_ours(&self, uri: &Uri) -> bool {
+    pub(super) fn is_ours(&self, uri: &Uri) -> bool {
         let Some(Host::Ip(ip)) = uri.host() else { return false };
         let listens = |listener: &crate::sip::endpoint::Listener| listener.address.ip() == ip;
         self.advertise == Some(ip) || ip.is_loopback() || self.endpoint.local_addrs().iter().any(listens)
@@ -229,8 +250,14 @@ impl Trunking {
             ..OutgoingInvite::new(target, to, identity.from)
         };
         let media = self.media.leg(trunk, shown, target.remote.ip());
-        Ok(Attempt { trunk: Arc::clone(trunk), policy: policy(trunk), invite, media })
+        let (trunk, policy) = (Arc::clone(trunk), policy(trunk));
+        Ok(Attempt { trunk, policy, invite, media, rivals: Vec::new() })
     }
+}
+
+/// Whether the request may go over this trunk.
+fn reaches(request: &DialRequest, trunk: &Trunk) -> bool {
+    request.reach.as_ref().is_none_or(|names| names.contains(&trunk.name))
 }
 
 fn leads_out(trunk: &Trunk) -> bool {

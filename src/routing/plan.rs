@@ -30,6 +30,8 @@ pub struct Situation {
     pub max_forwards: Option<u8>,
     /// Who called whom.
     pub inbound: Option<Arc<IncomingIdentity>>,
+    /// Trunks its own calls go over; empty: those the installation calls out over.
+    pub trunks: Vec<String>,
 }
 
 impl Situation {
@@ -39,6 +41,7 @@ impl Situation {
             from: invite.caller.clone(),
             max_forwards: Some(invite.max_forwards.min(HOPS_MOST).saturating_sub(1)),
             inbound: Some(Arc::new(IncomingIdentity::clone(&invite.identity))),
+            trunks: Vec::new(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Situation {
             Err(reason) => return Planned::Impossible { status: 484, reason },
         };
         let request = DialRequest {
+            trunks: self.trunks.clone(),
             from: self.from.clone(),
             max_forwards,
             inbound: self.inbound.clone(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
-use super::directory::{Directory, Route, Snapshot};
+use super::directory::{Directory, PhoneRoute, Route, Snapshot};
 use super::flow;
 use super::lines::LegLines;
 use super::media::MediaSettings;
@@ -135,8 +135,7 @@ async fn admit(
     let id = CallId::fresh();
     let span = info_span!("call", %id, leg = %invite.leg, trunk = invite.trunk.name);
     let directory = exchange.directory.now();
-    let full = invite.identity.called_e164.as_deref();
-    let route = directory.route(&invite.called).or_else(|| directory.route(full?));
+    let (route, way) = route(&directory, &invite);
     let created = CallEvent { call: id, seq: 1, at: UnixMs::now(), kind: created(&invite, route.as_ref()) };
     metrics::counter!("tandem_calls_total", "direction" => "inbound").increment(1);
     if let Err(error) = exchange.journal.open_call(created).await {
@@ -145,16 +144,24 @@ async fn admit(
     }
     let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started);
     let Some(route) = route else {
-        refuse(&exchange, invite.leg, StatusCode::NOT_FOUND);
-        return end(ledger, Disposition::Rejected, StatusCode::NOT_FOUND, "nobody has this number");
+        let reason = match way.status {
+            StatusCode::FORBIDDEN => "the phone may not call out",
+            _ => "nobody has this number",
+        };
+        refuse(&exchange, invite.leg, way.status);
+        return end(ledger, Disposition::Rejected, way.status, reason);
     };
-    let Some(permit) = exchange.carriers.enter_inbound(&invite.trunk.name) else {
+    let permit = match invite.phone {
+        Some(_) => Some(Permit::default()),
+        None => exchange.carriers.enter_inbound(&invite.trunk.name).map(Permit::holding),
+    };
+    let Some(permit) = permit else {
         let (status, reason) = (StatusCode::BUSY_HERE, "every channel of the trunk is in use");
         refuse(&exchange, invite.leg, status);
         return end(ledger, Disposition::Rejected, status, reason);
     };
-    let permit = Permit::holding(permit);
-    let situation = Situation::of(&invite);
+    let mut situation = Situation::of(&invite);
+    way.shape(&mut situation);
     let steps = exchange.planner.plan(&directory, &route, &situation).instrument(span.clone()).await;
     let (handle, commands) = CallHandle::new(id, stop.clone());
     let listed = exchange.calls.enter(handle);
@@ -172,6 +179,42 @@ async fn admit(
     // A call that was not placed has closed its own record when it was dropped.
     if placed.is_err() {
         refuse(&exchange, leg, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+/// How a call of a phone goes on.
+struct Way {
+    /// Why there is no route.
+    status: StatusCode,
+    /// Of a call that leaves the house: over what, and from which number.
+    outside: Option<(Vec<String>, Option<String>)>,
+}
+
+impl Way {
+    fn shape(self, situation: &mut Situation) {
+        if let Some((trunks, number)) = self.outside {
+            situation.from = number;
+            situation.inbound = None;
+            situation.trunks = trunks;
+        }
+    }
+}
+
+fn route(directory: &Snapshot, invite: &IncomingInvite) -> (Option<Route>, Way) {
+    let way = Way { status: StatusCode::NOT_FOUND, outside: None };
+    let Some(user) = &invite.phone else {
+        let full = invite.identity.called_e164.as_deref();
+        let route = directory.route(&invite.called).or_else(|| directory.route(full?));
+        return (route, way);
+    };
+    match directory.route_of_phone(user, &invite.called) {
+        Ok(PhoneRoute { route, trunks }) if trunks.is_empty() => (Some(route), way),
+        Ok(PhoneRoute { route, trunks }) => {
+            let number = directory.phone(user).and_then(|phone| phone.number.clone());
+            (Some(route), Way { outside: Some((trunks, number)), ..way })
+        }
+        Err(403) => (None, Way { status: StatusCode::FORBIDDEN, ..way }),
+        Err(_) => (None, way),
     }
 }
 
@@ -233,7 +276,7 @@ fn created(invite: &IncomingInvite, route: Option<&Route>) -> CallEventKind {
         direction: Direction::Inbound,
         from: caller.unwrap_or_else(|| "anonymous".to_owned()),
         to: invite.called.clone(),
-        trunk: Some(invite.trunk.name.clone()),
+        trunk: invite.phone.is_none().then(|| invite.trunk.name.clone()),
         organization: route.and_then(|route| route.organization.clone()),
         assistant: route.and_then(Snapshot::first_assistant),
         sip_call_id: Some(invite.call_id.clone()),

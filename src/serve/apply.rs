@@ -1,23 +1,43 @@
 //! Takes declared resources: everything is checked as a whole before anything is changed.
 
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::phones::{self, PhoneDesk};
 use crate::call::tools;
-use crate::config::Finding;
 use crate::config::resources::{self, Known};
+use crate::config::{Config, Finding, secret_of_process};
 use crate::http::problem::{FieldError, Problem};
 use crate::http::{ApplyResources, BoxFuture};
-use crate::routing::directory::Directory;
-use crate::store::{Applied, Store, StoreError};
+use crate::store::{Applied, Phone, PhoneSecret, Store, StoreError};
 
 /// Applies resources over the API, and lets calls see them.
 pub(super) struct Applier {
     pub(super) store: Store,
-    pub(super) directory: Directory,
-    pub(super) providers: Vec<String>,
+    pub(super) phones: PhoneDesk,
+    pub(super) installation: Installation,
+}
+
+/// What resources may refer to besides each other.
+#[derive(Clone)]
+pub(super) struct Installation {
+    providers: Vec<String>,
+    trunks: Vec<String>,
+    /// What phones' passwords are hashed for.
+    realm: String,
+}
+
+impl Installation {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            providers: config.providers.keys().cloned().collect(),
+            trunks: config.trunk.iter().map(|trunk| trunk.name.clone()).collect(),
+            realm: config.sip.registrar.realm.clone(),
+        }
+    }
 }
 
 /// Why resources were not applied.
@@ -29,17 +49,22 @@ pub(super) enum ApplyError {
     /// The database does not take them.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A phone's password cannot be had.
+    #[error("phone {user}: {cause}")]
+    Password {
+        /// Its user.
+        user: String,
+        /// Why, and what to do.
+        cause: String,
+    },
 }
 
 impl ApplyResources for Applier {
     fn apply(&self, text: String) -> BoxFuture<'_, Result<Value, Problem>> {
         Box::pin(async move {
-            let applied = apply(&self.store, &self.providers, "resources.toml", &text).await;
+            let applied = apply(&self.store, &self.installation, "resources.toml", &text).await;
             let results = applied.map_err(problem)?;
-            self.directory.refresh(&self.store).await.map_err(|error| {
-                warn!(%error, "resources were applied but could not be read back");
-                Problem::unavailable("the resources are stored but not yet in use; apply them again")
-            })?;
+            self.phones.refresh().await?;
             Ok(results)
         })
     }
@@ -48,11 +73,11 @@ impl ApplyResources for Applier {
 /// Applies a resources text; answers what became of each resource.
 pub(super) async fn apply(
     store: &Store,
-    providers: &[String],
+    installation: &Installation,
     file: &str,
     text: &str,
 ) -> Result<Value, ApplyError> {
-    let known = known(store, providers).await?;
+    let known = known(store, installation).await?;
     let (declared, findings) = resources::parse(file, text, Some(&known));
     if findings.iter().any(Finding::is_error) {
         return Err(ApplyError::Findings(findings));
@@ -60,6 +85,8 @@ pub(super) async fn apply(
     for finding in &findings {
         warn!("{finding}");
     }
+    let phones = declared.phone.iter().map(|phone| keyed(installation, phone));
+    let phones = phones.collect::<Result<Vec<_>, _>>()?;
     let mut results = Vec::new();
     let mut note = |kind: &str, name: &str, outcome: Applied| {
         results.push(json!({"kind": kind, "name": name, "outcome": outcome}));
@@ -77,15 +104,43 @@ pub(super) async fn apply(
     for number in &declared.number {
         note("number", &number.number, store.put_number(&stored(number)?).await?);
     }
+    for phone in &phones {
+        note("phone", &phone.user, store.put_phone(phone).await?);
+    }
     Ok(json!({"results": results, "warnings": findings}))
 }
 
-async fn known(store: &Store, providers: &[String]) -> Result<Known, StoreError> {
+/// A phone with the hashes of its password.
+fn keyed(installation: &Installation, phone: &resources::Phone) -> Result<Phone, ApplyError> {
+    let realm = &installation.realm;
+    let secret = match (&phone.password_env, &phone.ha1_md5, &phone.ha1_sha256) {
+        (Some(variable), ..) => {
+            let password = secret_of_process(variable)
+                .map_err(|cause| ApplyError::Password { user: phone.user.clone(), cause })?;
+            phones::secret(realm, &phone.user, password.expose_secret())
+        }
+        (None, md5, sha256) => {
+            let lower =
+                |hash: &Option<String>| hash.as_deref().unwrap_or_default().to_ascii_lowercase().into();
+            PhoneSecret { realm: realm.clone(), md5: lower(md5), sha256: lower(sha256) }
+        }
+    };
+    Ok(Phone {
+        organization: phone.organization.clone(),
+        user: phone.user.clone(),
+        number: phone.number.clone(),
+        trunks: phone.trunks.clone(),
+        secret,
+    })
+}
+
+async fn known(store: &Store, installation: &Installation) -> Result<Known, StoreError> {
     let assistants = store.assistants(None).await?.into_iter();
     Ok(Known {
         organizations: store.organizations().await?.into_iter().map(|s| s.value.name).collect(),
         assistants: assistants.map(|s| (s.value.organization, s.value.name)).collect(),
-        providers: providers.to_vec(),
+        providers: installation.providers.clone(),
+        trunks: installation.trunks.clone(),
         tools: tools::names().map(str::to_owned).to_vec(),
     })
 }
@@ -106,6 +161,8 @@ fn problem(error: ApplyError) -> Problem {
             });
             Problem::unprocessable("the resources have errors; nothing was changed", errors.collect())
         }
+        ApplyError::Password { .. } => Problem::unprocessable(error.to_string(), Vec::new()),
+        ApplyError::Store(error @ StoreError::Conflict { .. }) => Problem::conflict(error.to_string()),
         ApplyError::Store(error) => {
             warn!(%error, "resources could not be applied");
             Problem::unavailable("the store does not take resources now; try again")

@@ -24,6 +24,7 @@ use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
 use crate::routing::dialer::Dialer;
 use crate::routing::directory::{Directory, Snapshot};
 use crate::routing::lines::LegLines;
+use crate::routing::outbound::Trunking;
 use crate::routing::plan::Planner;
 use crate::routing::switchboard::{self, Exchange};
 use crate::sip::carrier::Carriers;
@@ -36,7 +37,10 @@ use crate::telemetry;
 mod apply;
 mod carriers;
 mod parts;
+mod phones;
 mod trace;
+
+use phones::PhoneDesk;
 
 /// What `tandem serve` is started with beside its configuration.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +116,7 @@ impl Server {
     pub async fn start(config: Config, resources: Option<(String, String)>) -> anyhow::Result<Self> {
         let store = open_store(&config).await?;
         if let Some((name, text)) = resources {
-            apply::apply(&store, &config_names(&config), &name, &text).await?;
+            apply::apply(&store, &apply::Installation::of(&config), &name, &text).await?;
         }
         let (journal, feed) = Journal::start(store.clone(), &config.node.name, &config.node.data_dir)
             .await
@@ -135,8 +139,19 @@ impl Server {
         let draining = Arc::new(AtomicBool::new(false));
         let media = parts::media(&config)?;
         let lines = LegLines::default();
-        let outbound =
-            parts::outbound(&config, endpoint.clone(), carriers.clone(), lines.clone(), media.clone())?;
+        let desk = PhoneDesk::new(&config, &store, &directory, &endpoint);
+        let outbound = Trunking {
+            endpoint: endpoint.clone(),
+            trunks: parts::trunks(&config)?,
+            order: Vec::new(),
+            lines: lines.clone(),
+            media: media.clone(),
+            advertise: config.sip.advertise,
+            carriers: carriers.clone(),
+            directory: directory.clone(),
+            domains: config.sip.registrar.domains.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
         let exchange = Arc::new(Exchange {
             directory: directory.clone(),
             planner,
@@ -154,6 +169,7 @@ impl Server {
         });
         let admissions = TaskTracker::new();
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
+        desk.open()?;
         let metrics = telemetry::Metrics::install()?;
         let upkeep = metrics.clone();
         let stopping = CancellationToken::new();
@@ -173,9 +189,10 @@ impl Server {
             }),
             resources: Box::new(apply::Applier {
                 store: store.clone(),
-                directory,
-                providers: config_names(&config),
+                phones: desk.clone(),
+                installation: apply::Installation::of(&config),
             }),
+            phones: Box::new(desk),
             metrics: Box::new(move || metrics.render()),
             tickets: http::auth::Tickets::default(),
             sockets: Arc::new(Semaphore::new(http::FEED_SOCKETS)),
@@ -301,10 +318,6 @@ async fn wait_for_calls(calls: &Calls, limit: Duration, hurry: &CancellationToke
             () = hurry.cancelled() => return,
         }
     }
-}
-
-fn config_names(config: &Config) -> Vec<String> {
-    config.providers.keys().cloned().collect()
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {

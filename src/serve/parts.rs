@@ -13,13 +13,10 @@ use crate::provider::openai::{NoiseReduction, OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
 use crate::routing::flow::read_sound;
-use crate::routing::lines::LegLines;
 use crate::routing::media::{MediaSettings, codecs};
-use crate::routing::outbound::Trunking;
 use crate::routing::plan::Planner;
 use crate::rtp::{PortPool, PortPoolConfig};
-use crate::sip::carrier::Carriers;
-use crate::sip::endpoint::{EndpointConfig, EndpointHandle, Listener};
+use crate::sip::endpoint::{EndpointConfig, Listener};
 use crate::sip::profile::Profile;
 use crate::sip::transaction::TimerValues;
 use crate::sip::trunk::{Trunk, Trunks};
@@ -91,20 +88,6 @@ pub(super) fn media(config: &Config) -> anyhow::Result<MediaSettings> {
         playout_limit: media.max_playout,
         media_timeout: Some(media.rtp_timeout).filter(|timeout| !timeout.is_zero()),
     })
-}
-
-/// The way out over the trunks.
-pub(super) fn outbound(
-    config: &Config,
-    endpoint: EndpointHandle,
-    carriers: Carriers,
-    lines: LegLines,
-    media: MediaSettings,
-) -> anyhow::Result<Trunking> {
-    let trunks = trunks(config)?;
-    let advertise = config.sip.advertise;
-    let runtime = tokio::runtime::Handle::current();
-    Ok(Trunking { endpoint, trunks, order: Vec::new(), lines, media, advertise, carriers, runtime })
 }
 
 /// The writer of recordings, if this installation records.

@@ -71,6 +71,8 @@ pub struct Trunk {
     pub outbound_proxy: Option<Uri>,
     /// Host of Request-URI, To and From. Absent: that of the target.
     pub domain: Option<String>,
+    /// Trunks that a transfer by its party may go out over; `None`: as any other call.
+    pub reach: Option<Vec<String>>,
     /// How keys are sent.
     pub dtmf: DtmfMethod,
     /// Whether re-INVITEs are answered here or carried to the other leg of a bridge.
@@ -359,6 +361,7 @@ impl Trunk {
             srtp,
             refer,
             redirects: RedirectPolicy::default(),
+            reach: None,
             failover_statuses,
             session_expires,
             reliable_out,

@@ -40,7 +40,8 @@ pub use error::StoreError;
 pub use feed::{Committed, Feed, FeedItem, Shown, Subscription};
 pub use journal::{JournalHandle, JournalHealth};
 pub use resources::{
-    Applied, Assistant, Number, Organization, RecordingSetting, Resources, Role, Stored, User,
+    Applied, Assistant, Number, Organization, Phone, PhoneSecret, RecordingSetting, Resources, Role, Stored,
+    User,
 };
 pub use schema::{MigrationState, MigrationStatus};
 pub use tokens::{NewToken, Token};

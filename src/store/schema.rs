@@ -24,6 +24,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/postgres/0003_idempotency.sql"),
     ),
     (
+        4,
+        "phones",
+        include_str!("../../migrations/sqlite/0004_phones.sql"),
+        include_str!("../../migrations/postgres/0004_phones.sql"),
+    ),
+    (
         5,
         "caller_verdict",
         include_str!("../../migrations/sqlite/0005_caller_verdict.sql"),

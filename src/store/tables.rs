@@ -69,6 +69,22 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table {
+        name: "phones",
+        key: "id",
+        columns: &[
+            ("id", Text),
+            ("organization", Text),
+            ("name", Text),
+            ("realm", Text),
+            ("ha1_md5", Text),
+            ("ha1_sha256", Text),
+            ("number", Text),
+            ("trunks", Text),
+            ("created_at", Int),
+            ("updated_at", Int),
+        ],
+    },
+    Table {
         name: "api_tokens",
         key: "id",
         columns: &[

@@ -150,7 +150,8 @@ impl Stream {
         if config.remote != self.config.remote {
             self.unproven = 0;
         }
-        self.config = config;
+        // The clock of our reports goes on: a new one would make every round trip longer by what has passed.
+        self.config = StreamConfig { wall_clock: self.config.wall_clock, ..config };
         Ok(())
     }
 

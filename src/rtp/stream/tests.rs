@@ -496,6 +496,11 @@ fn reports_carry_loss_and_round_trip() {
     assert_eq!(block.last_sr, 0x0002_0003);
     let held = rtcp::span(block.delay_since_last_sr).as_millis() as u64;
     assert!(held.abs_diff(at - 2000) <= 1, "{held}");
+    // A re-INVITE meanwhile moves no clock.
+    let reinvited =
+        StreamConfig { wall_clock: crate::time::UnixMs::new(60_000), ..line.stream.config().clone() };
+    let now = line.at(at + 20);
+    line.stream.reconfigure(reinvited, now).expect("the codec is the same");
     // The peer answers 80 ms later, having kept it for 30 ms.
     let answer = ReportBlock {
         ssrc,

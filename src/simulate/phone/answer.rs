@@ -50,6 +50,22 @@ impl Phone {
     /// When the call could not be taken: no port, no thread, an offer of no use.
     pub async fn answer(&self, plan: AnswerPlan) -> anyhow::Result<CallReport> {
         let arrival = self.arriving.lock().await.recv().await.context("the phone has stopped")?;
+        self.take(arrival, plan).await
+    }
+
+    /// As [`Self::answer`], when a call comes within this time.
+    ///
+    /// # Errors
+    /// As [`Self::answer`], and when none comes.
+    pub async fn answer_within(&self, plan: AnswerPlan, patience: Duration) -> anyhow::Result<CallReport> {
+        let coming = async { self.arriving.lock().await.recv().await };
+        let arrival = tokio::time::timeout(patience, coming).await;
+        let arrival =
+            arrival.with_context(|| format!("nobody called within {} s", patience.as_secs_f64()))?;
+        self.take(arrival.context("the phone has stopped")?, plan).await
+    }
+
+    async fn take(&self, arrival: Arrival, plan: AnswerPlan) -> anyhow::Result<CallReport> {
         let id = arrival.invite.leg;
         let settings = self.settings(&plan.codecs, arrival.invite.source.ip());
         let handle = self.endpoint.clone();

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Act, AnswerPlan, CallPlan, CallReport, Phone, Registration, Secrecy};
+use super::{Act, AnswerPlan, CallPlan, CallReport, Phone, Registration, Script, Secrecy, Stage};
 use crate::audio::wav::{self, Wav};
 use crate::audio::{BRIDGE_RATE, Codec, voice};
 use crate::routing::switchboard::codecs;
@@ -26,7 +26,8 @@ use crate::sip::uri::Uri;
 #[derive(Debug, Clone, Args)]
 pub struct SimulatePhoneArgs {
     /// Whom to call: `sip:USER@HOST[:PORT][;transport=tcp|tls]`.
-    #[arg(required_unless_present_any = ["answer", "register"])]
+    /// With --register the host may be left out.
+    #[arg(required_unless_present_any = ["answer", "register", "script"])]
     target: Option<String>,
     /// Take calls instead, as many as --calls says, each within --limit.
     #[arg(long, conflicts_with = "target")]
@@ -40,6 +41,12 @@ pub struct SimulatePhoneArgs {
     /// Register this address of record first: `sip:USER@HOST[:PORT][;transport=tcp|tls]`. It is taken back at the end.
     #[arg(long, value_name = "URI")]
     register: Option<String>,
+    /// Do what this file says, act by act, over as many calls as it names, instead of what the options say:
+    /// `[[act]]` tables whose `act` is register, unregister, call {to}, answer {ring_s, within_s}, and within a call
+    /// say {text}, play {file}, wait {seconds}, wait_for_speech {seconds}, wait_for_silence {seconds}, hold, unhold,
+    /// dtmf {keys}, transfer {to}, hang_up.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "answer", "calls"])]
+    script: Option<PathBuf>,
     /// Put the other side on hold for this long after speaking and pressing keys.
     #[arg(long, value_name = "SECONDS")]
     hold: Option<f64>,
@@ -74,9 +81,9 @@ pub struct SimulatePhoneArgs {
     /// Codecs offered, best first: pcmu, pcma, g722, opus, l16.
     #[arg(long, value_name = "LIST", default_value = "pcmu", value_delimiter = ',')]
     codecs: Vec<String>,
-    /// The caller's number.
-    #[arg(long, default_value = "tester")]
-    from: String,
+    /// The caller's number [default: tester, or the user of --register].
+    #[arg(long)]
+    from: Option<String>,
     /// How many calls.
     #[arg(long, default_value_t = 1)]
     calls: usize,
@@ -106,9 +113,12 @@ pub struct SimulatePhoneArgs {
     /// offered), opportunistic (offered beside plain RTP).
     #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
     srtp: Option<Srtp>,
-    /// For a challenge; the password comes from the variable TANDEM_PHONE_PASSWORD.
-    #[arg(long)]
+    /// For a challenge [default with --register: its user].
+    #[arg(long, visible_alias = "user")]
     username: Option<String>,
+    /// For a challenge. Others on this machine can see it here; the variable TANDEM_PHONE_PASSWORD keeps it from them.
+    #[arg(long, env = "TANDEM_PHONE_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
 }
 
 /// Places the calls; exits with 0 when all were answered and ended in the ordinary way.
@@ -119,34 +129,44 @@ pub async fn run(args: SimulatePhoneArgs, as_json: bool) -> anyhow::Result<ExitC
     let registration = args.register.as_deref().map(|address| registration(&args, address)).transpose()?;
     let plan = args.target.as_deref().map(|target| plan(&args, target)).transpose()?;
     let towards = plan.as_ref().map(|plan| plan.remote).or(registration.as_ref().map(|r| r.registrar));
+    let script = args.script.as_deref().map(Script::load).transpose()?;
+    let answers = args.answer || script.as_ref().is_some_and(Script::answers);
     let local = match (args.local, towards) {
         (Some(local), _) => local,
         (None, Some(remote)) => super::line::towards(remote).context("finding the own address")?,
-        (None, None) => bail!("--answer without --register needs the phone's own address: --local IP"),
+        (None, None) => bail!("without --register the phone needs its own address: --local IP"),
     };
     let ports = port_range(&args.rtp_ports)?;
-    let answers_at = args.answer.then_some(args.port);
+    let answers_at = answers.then_some(args.port);
     let phone = Phone::start_secretive(local, answers_at, ports, 1, secrecy(&args)).await?;
     let phone = Arc::new(phone);
-    if let Some(registration) = &registration {
+    // A script says itself when it registers.
+    let by_script = script.as_ref().is_some_and(Script::registers);
+    if let Some(registration) = registration.as_ref().filter(|_| !by_script) {
         register(&phone, registration).await?;
     }
     let reports = match plan {
+        _ if script.is_some() => {
+            let stage = stage(&phone, &args, registration.clone())?;
+            let reports = stage.perform(&script.unwrap_or_default()).await?;
+            reports.into_iter().map(Ok).collect()
+        }
         Some(plan) => place(&phone, &plan, args.calls, args.rate).await,
         None if args.answer => take(&phone, &args).await?,
         None => Vec::new(),
     };
-    if let Some(mut registration) = registration {
+    if let Some(mut registration) = registration.filter(|_| !by_script) {
         registration.expires = Duration::ZERO;
         register(&phone, &registration).await?;
     }
+    let count = reports.len();
     let mut all_good = true;
     let mut documents = Vec::new();
     for (number, report) in reports.into_iter().enumerate() {
         let report = report?;
         all_good &= is_good(&report);
         if let Some(file) = &args.record {
-            write_recording(&numbered(file, number, args.calls), &report)?;
+            write_recording(&numbered(file, number, count), &report)?;
         }
         documents.push(document(&report));
     }
@@ -178,12 +198,16 @@ async fn place(
 }
 
 /// Registers, or says why that failed.
-async fn register(phone: &Phone, registration: &Registration) -> anyhow::Result<()> {
+pub(super) async fn register(phone: &Phone, registration: &Registration) -> anyhow::Result<()> {
     let status = phone.register(registration).await?;
-    if !status.is_success() {
-        bail!("{} is not registered: the registrar says {}", registration.address, status.get());
-    }
-    Ok(())
+    let advice = match status.get() {
+        200..=299 => return Ok(()),
+        401 | 407 => "check --username, and the password in TANDEM_PHONE_PASSWORD",
+        403 => "the user of --register must be the one that logs in",
+        408 => "nothing came back: check the address and the domain, and that phones may register there",
+        _ => "see the registrar's log",
+    };
+    bail!("{} is not registered: the registrar says {}; {advice}", registration.address, status.get())
 }
 
 fn registration(args: &SimulatePhoneArgs, address: &str) -> anyhow::Result<Registration> {
@@ -198,12 +222,7 @@ async fn take(
     phone: &Arc<Phone>,
     args: &SimulatePhoneArgs,
 ) -> anyhow::Result<Vec<anyhow::Result<CallReport>>> {
-    let plan = AnswerPlan {
-        ring: Duration::from_secs_f64(args.ring.clamp(0.0, 600.0)),
-        codecs: offered(args)?,
-        acts: acts(args)?,
-        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
-    };
+    let plan = answer_plan(args)?;
     let mut running = JoinSet::new();
     for _ in 0..args.calls {
         let (phone, plan) = (Arc::clone(phone), plan.clone());
@@ -216,6 +235,28 @@ async fn take(
     Ok(reports)
 }
 
+fn stage<'a>(
+    phone: &'a Arc<Phone>,
+    args: &'a SimulatePhoneArgs,
+    registration: Option<Registration>,
+) -> anyhow::Result<Stage<'a>> {
+    Ok(Stage {
+        phone,
+        registration,
+        call: Box::new(|to| plan(args, to)),
+        target: Box::new(|to| Ok(uri(&at_registrar(args, to))?.0)),
+        answer: answer_plan(args)?,
+    })
+}
+
+/// A bare user is one of the registrar's.
+fn at_registrar(args: &SimulatePhoneArgs, target: &str) -> String {
+    match args.register.as_deref().and_then(|address| address.rsplit_once('@')) {
+        Some((_, host)) if !target.contains(['@', ':']) => format!("sip:{target}@{host}"),
+        _ => target.to_owned(),
+    }
+}
+
 /// A URI as people write it: `sip:` may be left out.
 fn uri(text: &str) -> anyhow::Result<(Uri, String)> {
     let text = if text.contains(':') { text.to_owned() } else { format!("sip:{text}") };
@@ -224,13 +265,13 @@ fn uri(text: &str) -> anyhow::Result<(Uri, String)> {
 }
 
 fn plan(args: &SimulatePhoneArgs, target: &str) -> anyhow::Result<CallPlan> {
-    let (target, text) = uri(target)?;
+    let (target, text) = uri(&at_registrar(args, target))?;
     let (remote, transport) = resolve(&text, args.tls)?;
     Ok(CallPlan {
         target,
         remote,
         transport,
-        from: args.from.clone(),
+        from: args.from.clone().or_else(|| registered_user(args)).unwrap_or_else(|| "tester".to_owned()),
         codecs: offered(args)?,
         credentials: credentials(args)?,
         acts: acts(args)?,
@@ -251,14 +292,27 @@ fn offered(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Codec>> {
 }
 
 fn credentials(args: &SimulatePhoneArgs) -> anyhow::Result<Option<Credentials>> {
-    Ok(match &args.username {
-        None => None,
-        Some(username) => Some(Credentials {
-            username: username.clone(),
-            password: std::env::var("TANDEM_PHONE_PASSWORD")
-                .context("--username needs the password in the variable TANDEM_PHONE_PASSWORD")?
-                .into(),
-        }),
+    let username = args.username.clone().or_else(|| registered_user(args));
+    match (username, args.password.clone()) {
+        (Some(username), Some(password)) => Ok(Some(Credentials { username, password: password.into() })),
+        (Some(_), None) if args.username.is_some() => {
+            bail!("--username needs the password, best in the variable TANDEM_PHONE_PASSWORD")
+        }
+        _ => Ok(None),
+    }
+}
+
+fn registered_user(args: &SimulatePhoneArgs) -> Option<String> {
+    let (address, _) = uri(args.register.as_deref()?).ok()?;
+    address.user_decoded().map(|user| user.into_owned())
+}
+
+fn answer_plan(args: &SimulatePhoneArgs) -> anyhow::Result<AnswerPlan> {
+    Ok(AnswerPlan {
+        ring: Duration::from_secs_f64(args.ring.clamp(0.0, 600.0)),
+        codecs: offered(args)?,
+        acts: acts(args)?,
+        limit: Duration::from_secs_f64(args.limit.clamp(1.0, 86_400.0)),
     })
 }
 
@@ -286,7 +340,7 @@ fn acts(args: &SimulatePhoneArgs) -> anyhow::Result<Vec<Act>> {
         acts.extend([Act::Hold, Act::Wait(span), Act::Unhold]);
     }
     if let Some(to) = &args.transfer {
-        acts.push(Act::Transfer(uri(to)?.0));
+        acts.push(Act::Transfer(uri(&at_registrar(args, to))?.0));
     }
     if let Some(seconds) = args.hang_up_after {
         acts.push(Act::Wait(Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))));
@@ -370,9 +424,17 @@ fn document(report: &CallReport) -> Value {
         "codec": report.codec.map(|codec| codec.to_string()),
         "encrypted": report.encrypted,
         "transfer": report.transfer.as_ref().map(transfer),
+        "keys": report.digits,
+        "speech_ms": speech_ms(&report.heard),
         "heard_ms": report.heard.len() as u64 * 1000 / u64::from(BRIDGE_RATE),
         "quality": report.quality,
     })
+}
+
+/// How much of it is louder than line noise.
+fn speech_ms(heard: &[i16]) -> usize {
+    let loud = |chunk: &&[i16]| chunk.iter().any(|sample| sample.unsigned_abs() > AUDIBLE);
+    heard.chunks(BRIDGE_RATE as usize / 100).filter(loud).count() * 10
 }
 
 /// The last word about a transfer: a status, or what happened instead.
@@ -393,13 +455,22 @@ fn print(documents: &[Value], as_json: bool) -> anyhow::Result<()> {
     }
     for call in documents {
         println!(
-            "{}, {} ms long, {}{}, ended by {}: {}",
+            "{}, {} ms long, {}{}, heard {} ms of sound{}{}, ended by {}: {}",
             call["answered_ms"]
                 .as_f64()
                 .map_or("not answered".to_owned(), |ms| format!("answered after {ms:.0} ms")),
             call["duration_ms"].as_f64().unwrap_or_default().round(),
             call["codec"].as_str().unwrap_or("no media"),
             if call["encrypted"] == true { " (SRTP)" } else { "" },
+            call["speech_ms"],
+            match call["keys"].as_str() {
+                Some(keys) if !keys.is_empty() => format!(", keys {keys}"),
+                _ => String::new(),
+            },
+            match &call["transfer"] {
+                Value::Null => String::new(),
+                word => format!(", transfer: {word}"),
+            },
             call["ended_by"].as_str().unwrap_or_default(),
             call["reason"].as_str().unwrap_or(if call["answered"] == true {
                 "done"
@@ -436,4 +507,6 @@ fn numbered(file: &Path, number: usize, calls: usize) -> PathBuf {
 
 /// How long a registration holds.
 const REGISTERED: Duration = Duration::from_secs(3_600);
-const LONGEST_WAV: u64 = 64 << 20;
+/// About -40 dB of full scale.
+const AUDIBLE: u16 = 330;
+pub(super) const LONGEST_WAV: u64 = 64 << 20;

@@ -34,9 +34,11 @@ mod answer;
 pub mod cli;
 mod ears;
 mod line;
+mod script;
 
 pub use answer::{AnswerPlan, Registration};
 pub use ears::Ears;
+pub use script::{Line, Script, Stage};
 
 /// What the person on the phone does next. Each act begins when the one before is done.
 #[derive(Debug, Clone)]

@@ -85,6 +85,11 @@ impl Driver {
             Ask::Request(request, answer) => self.request(*request, answer),
             Ask::Drain(draining) => self.ua.drain(draining),
             Ask::Trunks(trunks) => self.ua.set_trunks(*trunks),
+            Ask::Phones(book) => self.ua.set_phones(book),
+            Ask::Bindings(user, answer) => {
+                // Who asked may have gone.
+                let _gone = answer.send(self.ua.bindings(now(), &user));
+            }
             Ask::Idle(answer) => self.idle.push(answer),
             Ask::Count(answer) => {
                 // Who asked may have gone.
@@ -101,7 +106,7 @@ impl Driver {
             }
             Wire::Stun { bound, source, datagram } => {
                 // Strangers hear nothing here either.
-                if self.ua.may_connect(source)
+                if self.ua.hears(source)
                     && let Some(answer) = stun::answer(&datagram, source)
                 {
                     self.sockets.send_from(bound, source, &answer);
@@ -119,9 +124,11 @@ impl Driver {
                 if !self.ua.uses_connection(id) {
                     count_closed("idle");
                     self.connections.close(id);
+                    self.ua.connection_closed(id);
                 }
             }
             Wire::Closed { id, broken } => {
+                self.ua.connection_closed(id);
                 if let Some((transport, remote)) = self.connections.close(id)
                     && broken
                 {
@@ -182,7 +189,7 @@ impl Driver {
 
     fn tap_incoming(&self, incoming: &Incoming) {
         if let Some(tap) = &self.tap
-            && (tap.wants_strangers() || self.ua.may_connect(incoming.source))
+            && (tap.wants_strangers() || self.ua.hears(incoming.source))
         {
             let Incoming { transport, local, source, ref raw, .. } = *incoming;
             let seen = Seen { outgoing: false, transport, local, remote: source, bytes: raw };

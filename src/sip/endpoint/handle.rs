@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Listener;
 use crate::id::LegId;
 use crate::sip::message::Transport;
+use crate::sip::registrar::{Binding, PhoneBook};
 use crate::sip::tls::{Connector, HostNames, agreed};
 use crate::sip::transport::{HostId, Target};
 use crate::sip::trunk::Trunks;
@@ -53,6 +54,8 @@ pub(super) enum Ask {
     Request(Box<OutRequest>, oneshot::Sender<Result<Answer, EndpointError>>),
     Drain(bool),
     Trunks(Box<Trunks>),
+    Phones(Arc<PhoneBook>),
+    Bindings(String, oneshot::Sender<Vec<Binding>>),
     /// Answered once no leg and no request of ours is left.
     Idle(oneshot::Sender<()>),
     Count(oneshot::Sender<usize>),
@@ -153,6 +156,23 @@ impl EndpointHandle {
     /// When the endpoint is overloaded or has stopped.
     pub fn trunks(&self, trunks: Trunks) -> Result<(), EndpointError> {
         self.ask(Ask::Trunks(Box::new(trunks)))
+    }
+
+    /// Opens the registrar to these phones, or takes another list of them.
+    ///
+    /// # Errors
+    /// When the endpoint is overloaded or has stopped.
+    pub fn phones(&self, book: Arc<PhoneBook>) -> Result<(), EndpointError> {
+        self.ask(Ask::Phones(book))
+    }
+
+    /// Where a registered phone is, the preferred contact first; nowhere when the endpoint has stopped.
+    pub async fn bindings(&self, user: &str) -> Vec<Binding> {
+        let (answer, bindings) = oneshot::channel();
+        match self.ask(Ask::Bindings(user.to_owned(), answer)) {
+            Ok(()) => bindings.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Where it really listens, in the order of the configuration.

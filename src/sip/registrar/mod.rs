@@ -1,14 +1,17 @@
 //! Where the phones that register with us are (RFC 3261 section 10).
 
-use std::collections::HashMap;
+mod book;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
+pub use book::{Phone, PhoneBook, Secret, TRUNK};
 
 use super::header::name_addr::NameAddr;
 use super::headers::{HeaderName, HeaderValue, Headers};
-use super::message::{Request, StatusCode};
-use super::transport::Target;
+use super::message::{Request, StatusCode, Transport};
+use super::transport::{ConnectionId, Target};
 use super::uri::{Scheme, Uri};
 
 /// Settings of the registrar.
@@ -30,44 +33,6 @@ impl Default for RegistrarConfig {
             contacts_max: 10,
         }
     }
-}
-
-/// The phones that may register, and where they belong.
-#[derive(Debug, Clone, Default)]
-pub struct PhoneBook {
-    /// The realm of challenges, for which every `Secret::Ha1` was made.
-    pub realm: String,
-    /// Domains we are the registrar of, in lower case. Empty: those of our own addresses.
-    pub domains: Vec<String>,
-    /// By user.
-    pub phones: HashMap<String, Phone>,
-}
-
-/// A phone that may register.
-#[derive(Debug, Clone)]
-pub struct Phone {
-    /// User of its address and of its credentials.
-    pub user: String,
-    /// Who it belongs to.
-    pub organization: Option<String>,
-    /// What it proves itself with.
-    pub secret: Secret,
-    /// The number its calls come from.
-    pub number: Option<String>,
-}
-
-/// What a phone proves itself with.
-#[derive(Debug, Clone)]
-pub enum Secret {
-    /// The password.
-    Password(SecretString),
-    /// Hashes of user, realm and password (RFC 7616 section 3.4.2), in lower-case hexadecimal.
-    Ha1 {
-        /// With MD5.
-        md5: SecretString,
-        /// With SHA-256.
-        sha256: SecretString,
-    },
 }
 
 /// Where a registered phone is.
@@ -92,6 +57,19 @@ pub struct Binding {
 pub struct Registrar {
     config: RegistrarConfig,
     entries: HashMap<String, Vec<Entry>>,
+    /// Who registered over which flow; looked at for every request of a stranger.
+    flows: HashMap<Flow, Vec<String>>,
+    /// How many flows each address has.
+    sources: HashMap<IpAddr, usize>,
+    /// When each phone's next contact expires.
+    due: BTreeSet<(Instant, String)>,
+}
+
+/// The way a REGISTER came: a connection, or the address a datagram was sent from.
+type Flow = (Transport, SocketAddr, Option<ConnectionId>);
+
+fn flow_of(target: &Target) -> Flow {
+    (target.transport, target.remote, target.connection)
 }
 
 #[derive(Debug)]
@@ -121,14 +99,22 @@ struct Wish {
 impl Registrar {
     /// A registrar without bindings.
     pub fn new(config: RegistrarConfig) -> Self {
-        Self { config, entries: HashMap::new() }
+        Self { config, ..Self::default() }
+    }
+
+    /// Other settings, for the registrations to come.
+    pub fn configure(&mut self, config: RegistrarConfig) {
+        self.config = config;
     }
 
     /// Takes the REGISTER of a phone that proved to be `user`; `back` is the flow it came on. Either all of it
     /// is done or nothing.
     pub fn register(&mut self, now: Instant, request: &Request, back: Target, user: &str) -> Answered {
-        self.forget_expired(now);
-        match self.apply(now, request, back, user) {
+        let before = self.indexed(user);
+        self.forget_expired(now, user);
+        let applied = self.apply(now, request, back, user);
+        self.index(user, &before);
+        match applied {
             Ok(()) => self.listing(now, request, user),
             Err(refused) => refused,
         }
@@ -166,7 +152,7 @@ impl Registrar {
                 entries.push(Entry { binding, call_id: call_id.to_owned(), cseq: cseq.number });
             }
         }
-        self.entries.retain(|_, entries| !entries.is_empty());
+        self.drop_if_gone(user);
         Ok(())
     }
 
@@ -249,16 +235,24 @@ impl Registrar {
         bindings
     }
 
-    /// The phone whose registration came on this flow.
-    pub fn owner_of(&self, now: Instant, back: &Target) -> Option<&str> {
-        let same = |entry: &Entry| {
-            let theirs = &entry.binding.target;
-            entry.binding.expires > now
-                && theirs.transport == back.transport
-                && theirs.remote == back.remote
-                && theirs.connection == back.connection
-        };
-        self.entries.iter().find(|(_, entries)| entries.iter().any(same)).map(|(user, _)| user.as_str())
+    /// Whether a registration of this phone came on this flow.
+    pub fn is_on(&self, back: &Target, user: &str) -> bool {
+        self.flows.get(&flow_of(back)).is_some_and(|users| users.iter().any(|known| known == user))
+    }
+
+    /// Whether any registration came on this flow.
+    pub fn knows_flow(&self, back: &Target) -> bool {
+        self.flows.contains_key(&flow_of(back))
+    }
+
+    /// Whether any registration came from this address.
+    pub fn knows_source(&self, source: IpAddr) -> bool {
+        self.sources.contains_key(&source)
+    }
+
+    /// Whether calls of a phone depend on this connection.
+    pub fn uses(&self, connection: ConnectionId) -> bool {
+        self.flows.keys().any(|(.., id)| *id == Some(connection))
     }
 
     /// How many contacts are registered.
@@ -271,28 +265,111 @@ impl Registrar {
         self.entries.is_empty()
     }
 
-    /// Forgets the bindings of phones that may not register any more.
-    pub fn keep(&mut self, known: impl Fn(&str) -> bool) {
-        self.entries.retain(|user, _| known(user));
+    /// Forgets the bindings of phones that may not register any more; who they were.
+    pub fn keep(&mut self, known: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.entries.keys().filter(|user| !known(user)).cloned().collect();
+        for user in &gone {
+            let before = self.indexed(user);
+            self.entries.remove(user);
+            self.index(user, &before);
+        }
+        gone
+    }
+
+    /// A connection is gone, and with it every way to the phones behind it (RFC 5626 section 5.3); who has no
+    /// contact any more.
+    pub fn connection_closed(&mut self, connection: ConnectionId) -> Vec<String> {
+        let lost = self.flows.iter().filter(|((.., id), _)| *id == Some(connection));
+        let users: Vec<String> = lost.flat_map(|(_, users)| users.iter().cloned()).collect();
+        self.prune(users, |entry| entry.binding.target.connection != Some(connection))
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.entries.values().flatten().map(|entry| entry.binding.expires).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// Forgets what expired; the phones that have no contact any more.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<String> {
-        let before: Vec<String> = self.entries.keys().cloned().collect();
-        self.forget_expired(now);
-        before.into_iter().filter(|user| !self.entries.contains_key(user)).collect()
+        let users = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, user)| user.clone()).collect();
+        self.prune(users, |entry| entry.binding.expires > now)
     }
 
-    fn forget_expired(&mut self, now: Instant) {
-        self.entries.retain(|_, entries| {
+    /// Keeps what `keeps` says of these phones; those that have no contact any more.
+    fn prune(&mut self, users: Vec<String>, keeps: impl Fn(&Entry) -> bool) -> Vec<String> {
+        let mut gone = Vec::new();
+        for user in users {
+            let before = self.indexed(&user);
+            if let Some(entries) = self.entries.get_mut(&user) {
+                entries.retain(&keeps);
+            }
+            let went = self.drop_if_gone(&user);
+            self.index(&user, &before);
+            if went {
+                gone.push(user);
+            }
+        }
+        gone
+    }
+
+    fn forget_expired(&mut self, now: Instant, user: &str) {
+        if let Some(entries) = self.entries.get_mut(user) {
             entries.retain(|entry| entry.binding.expires > now);
-            !entries.is_empty()
-        });
+        }
+        self.drop_if_gone(user);
+    }
+
+    fn drop_if_gone(&mut self, user: &str) -> bool {
+        let gone = self.entries.get(user).is_some_and(Vec::is_empty);
+        gone && self.entries.remove(user).is_some()
+    }
+
+    /// What the indices hold of a phone.
+    fn indexed(&self, user: &str) -> (Vec<Flow>, Option<Instant>) {
+        let entries = self.entries.get(user).map_or(&[][..], Vec::as_slice);
+        let mut flows: Vec<Flow> = Vec::new();
+        for entry in entries {
+            let flow = flow_of(&entry.binding.target);
+            if !flows.contains(&flow) {
+                flows.push(flow);
+            }
+        }
+        (flows, entries.iter().map(|entry| entry.binding.expires).min())
+    }
+
+    /// Brings the indices up to date after a phone's contacts changed.
+    fn index(&mut self, user: &str, (flows, due): &(Vec<Flow>, Option<Instant>)) {
+        for flow in flows {
+            self.leave(flow, user);
+        }
+        if let Some(due) = due {
+            self.due.remove(&(*due, user.to_owned()));
+        }
+        let (flows, due) = self.indexed(user);
+        for flow in flows {
+            let users = self.flows.entry(flow).or_default();
+            if users.is_empty() {
+                *self.sources.entry(flow.1.ip()).or_default() += 1;
+            }
+            users.push(user.to_owned());
+        }
+        self.due.extend(due.map(|due| (due, user.to_owned())));
+    }
+
+    fn leave(&mut self, flow: &Flow, user: &str) {
+        let Some(users) = self.flows.get_mut(flow) else { return };
+        users.retain(|known| known != user);
+        if !users.is_empty() {
+            return;
+        }
+        self.flows.remove(flow);
+        let source = flow.1.ip();
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The registrar, by table.
 
 use super::*;
-use crate::sip::message::{Method, Transport};
+use crate::sip::message::Method;
 
 struct Desk {
     registrar: Registrar,
@@ -50,12 +50,46 @@ fn a_contact_is_listed_with_the_time_it_has_left_and_goes_by_itself() {
     assert_eq!(answer.headers[0].1.to_text(), "<sip:ann@10.0.0.5:5060>;expires=120");
     desk.now += Duration::from_secs(60);
     assert_eq!(desk.send(2, &[]).headers[0].1.to_text(), "<sip:ann@10.0.0.5:5060>;expires=60");
-    assert_eq!(desk.registrar.owner_of(desk.now, &flow(5060)), Some("ann"));
-    assert_eq!(desk.registrar.owner_of(desk.now, &flow(5061)), None);
+    assert!(desk.registrar.is_on(&flow(5060), "ann") && !desk.registrar.is_on(&flow(5060), "bob"));
+    assert!(desk.registrar.knows_flow(&flow(5060)) && !desk.registrar.knows_flow(&flow(5061)));
+    assert!(desk.registrar.knows_source(flow(1).remote.ip()));
     desk.now = desk.registrar.next_timeout().expect("a contact expires");
     assert_eq!(desk.registrar.handle_timeout(desk.now), ["ann"]);
     assert!(desk.contacts().is_empty() && desk.registrar.is_empty());
     assert_eq!(desk.registrar.next_timeout(), None);
+    assert!(!desk.registrar.knows_flow(&flow(5060)) && !desk.registrar.knows_source(flow(1).remote.ip()));
+}
+
+#[test]
+fn a_lost_connection_takes_its_contacts_with_it() {
+    let mut desk = Desk::new();
+    let over = |id: u64| Target {
+        transport: Transport::Ws,
+        connection: Some(ConnectionId(id)),
+        ..flow(5000 + id as u16)
+    };
+    for (id, cseq) in [(1, 1), (2, 2)] {
+        let contact = format!("<sip:ann@{id}.invalid;transport=ws>");
+        let request = register("<sip:ann@example.com>", cseq, &[(HeaderName::Contact, &contact)]);
+        desk.registrar.register(desk.now, &request, over(id), "ann");
+    }
+    assert!(desk.registrar.uses(ConnectionId(1)));
+    assert!(desk.registrar.connection_closed(ConnectionId(1)).is_empty(), "it has another contact");
+    assert_eq!(desk.contacts(), ["sip:ann@2.invalid;transport=ws"]);
+    assert!(!desk.registrar.uses(ConnectionId(1)) && !desk.registrar.knows_flow(&over(1)));
+    assert_eq!(desk.registrar.connection_closed(ConnectionId(2)), ["ann"]);
+    assert!(desk.registrar.is_empty() && desk.registrar.next_timeout().is_none());
+}
+
+#[test]
+fn two_phones_may_share_a_flow() {
+    let mut desk = Desk::new();
+    desk.send(1, &[HOME]);
+    let request = register("<sip:bob@example.com>", 1, &[(HeaderName::Contact, "<sip:bob@10.0.0.5:5060>")]);
+    desk.registrar.register(desk.now, &request, flow(5060), "bob");
+    assert!(desk.registrar.is_on(&flow(5060), "ann") && desk.registrar.is_on(&flow(5060), "bob"));
+    assert_eq!(desk.registrar.keep(|user| user == "bob"), ["ann"]);
+    assert!(!desk.registrar.is_on(&flow(5060), "ann") && desk.registrar.knows_flow(&flow(5060)));
 }
 
 #[test]

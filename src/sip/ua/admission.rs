@@ -102,6 +102,8 @@ impl UserAgent {
         }
         let known =
             trunk.is_some() || self.is_peer_of_a_call(&request, back) || self.table.knows(&request, &via);
+        let known =
+            known || self.is_phone(&request, &back) && self.admission.requests.take(now, back.remote.ip());
         if !known {
             return self.stranger_arrived(now, &request, back);
         }

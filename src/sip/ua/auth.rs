@@ -13,6 +13,7 @@ use crate::id::LegId;
 use crate::sip::digest::{Challenged, DigestClient, DigestServer, Verdict};
 use crate::sip::headers::HeaderName;
 use crate::sip::message::{Request, Response, StatusCode};
+use crate::sip::registrar;
 use crate::sip::trunk::Trunk;
 
 impl UserAgent {
@@ -23,6 +24,9 @@ impl UserAgent {
         request: &Request,
         trunk: &Trunk,
     ) -> Result<(), Refusal> {
+        if trunk.name == registrar::TRUNK {
+            return self.authenticate_phone(now, request, HeaderName::From).map(drop);
+        }
         if !trunk.inbound_auth {
             return Ok(());
         }

@@ -37,6 +37,9 @@ impl UserAgent {
         back: Target,
     ) {
         let in_dialog = tag_in(&request.headers, HeaderName::To).is_some();
+        if request.method == Method::Register && !in_dialog && self.phones.is_open() {
+            return self.register_arrived(now, tx, &request, back);
+        }
         if let Err(refusal) = check(&request, in_dialog) {
             return self.reply_with(now, tx, &request, refusal.status, &refusal.headers);
         }

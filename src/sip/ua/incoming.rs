@@ -20,6 +20,7 @@ use crate::sip::digest::DigestClient;
 use crate::sip::headers::{HeaderName, HeaderValue, Headers};
 use crate::sip::message::{Method, Request, Response, StatusCode};
 use crate::sip::profile::ReliableProvisional as Policy;
+use crate::sip::registrar::Phone;
 use crate::sip::transaction::{Resend, TxId, tag_in};
 use crate::sip::transport::Target;
 use crate::sip::trunk::Trunk;
@@ -35,6 +36,8 @@ impl UserAgent {
         back: Target,
     ) {
         // Only a trunk can bring calls; the peer of an outgoing call is no trunk.
+        let phone = self.calling_phone(&request, &back);
+        let trunk = phone.as_ref().map(|phone| Arc::clone(&phone.trunk)).or(trunk);
         let Some(trunk) = trunk else { return self.reply(now, tx, &request, StatusCode::FORBIDDEN) };
         let screened = self.screen(now, &request, &trunk);
         match screened.and_then(|offer| Ok((offer, self.replaced_by(&request)?))) {
@@ -42,7 +45,7 @@ impl UserAgent {
                 self.note_wrong_password(now, &request, &refusal, back);
                 self.reply_with(now, tx, &request, refusal.status, &refusal.headers);
             }
-            Ok((offer, replaces)) => self.open_incoming(now, tx, request, trunk, back, (offer, replaces)),
+            Ok(asked) => self.open_incoming(now, tx, request, (trunk, phone), back, asked),
         }
     }
 
@@ -110,7 +113,7 @@ impl UserAgent {
         now: Instant,
         tx: TxId,
         request: Request,
-        trunk: Arc<Trunk>,
+        (trunk, phone): (Arc<Trunk>, Option<Phone>),
         back: Target,
         (offer, replaces): (Option<Vec<u8>>, Option<LegId>),
     ) {
@@ -122,7 +125,10 @@ impl UserAgent {
         let trying = Response::to_request(&request, StatusCode::TRYING, None);
         self.table.respond(now, tx, &trying);
         let id = self.new_leg_id(now);
-        let identity = identity::read(&request, &trunk);
+        let mut identity = identity::read(&request, &trunk);
+        if let Some(phone) = &phone {
+            phone.identify(&mut identity);
+        }
         let local = std::net::SocketAddr::new(self.advertised(&back), back.local.port());
         let event = IncomingInvite {
             leg: id,
@@ -140,7 +146,7 @@ impl UserAgent {
             transport: back.transport,
             replaces,
             max_forwards: request.headers.max_forwards().ok().flatten().unwrap_or(70),
-            phone: None,
+            phone: phone.map(|phone| phone.user),
             identity: Box::new(identity),
         };
         let key = DialogKey { call_id: dialog.call_id().to_owned(), local_tag };

@@ -21,6 +21,7 @@ mod outsize;
 mod ping;
 mod prack;
 mod refer;
+mod register;
 mod reinvite;
 mod reliable;
 mod reply;
@@ -97,6 +98,7 @@ pub struct UserAgent {
     outsize: Outsize,
     out: VecDeque<Output>,
     draining: bool,
+    phones: register::Phones,
 }
 
 /// What a request of ours is for.
@@ -140,6 +142,7 @@ impl UserAgent {
             outsize: Outsize::default(),
             out: VecDeque::new(),
             draining: false,
+            phones: register::Phones::default(),
         }
     }
 
@@ -205,6 +208,7 @@ impl UserAgent {
     /// Runs every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.table.handle_timeout(now);
+        self.phones_timeout(now);
         self.settle(now);
         while let Some(leg) = self.deadlines.pop_due(now) {
             self.leg_timeout(now, leg);
@@ -221,7 +225,9 @@ impl UserAgent {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.table.next_timeout(), self.deadlines.next(), self.undecided.next()].into_iter().flatten().min()
+        let phones = self.phones.next_timeout();
+        let own = [self.table.next_timeout(), self.deadlines.next(), self.undecided.next(), phones];
+        own.into_iter().flatten().min()
     }
 
     /// What to do next, until `None`.
@@ -251,14 +257,20 @@ impl UserAgent {
         (self.table.server_count(), self.table.client_count())
     }
 
-    /// Whether a call depends on this connection.
+    /// Whether a call or a registered phone depends on this connection.
     pub fn uses_connection(&self, connection: ConnectionId) -> bool {
-        self.legs.values().any(|leg| leg.peer.connection == Some(connection))
+        self.legs.values().any(|leg| leg.peer.connection == Some(connection)) || self.phones.uses(connection)
     }
 
-    /// Whether a stranger by address is the peer of a call, or a trunk's.
+    /// Whether somebody at this address may open a connection: a peer, or anybody while phones may register.
     pub fn may_connect(&self, remote: SocketAddr) -> bool {
+        self.phones.is_open() || self.hears(remote)
+    }
+
+    /// Whether this address is the peer of a call, a trunk's, or that of a registered phone.
+    pub fn hears(&self, remote: SocketAddr) -> bool {
         self.trunks.admit(remote.ip()).is_some()
+            || self.phones.knows_source(remote.ip())
             || self.legs.values().any(|leg| leg.peer.remote.ip() == remote.ip())
     }
 

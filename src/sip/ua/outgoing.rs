@@ -58,7 +58,8 @@ pub(super) struct Farewell {
 
 impl UserAgent {
     pub(super) fn start_outgoing(&mut self, now: Instant, id: LegId, invite: OutgoingInvite) {
-        let trunk = invite.trunk.as_deref().and_then(|name| self.trunks.named(name)).cloned();
+        let named = |name| self.trunks.named(name).cloned().or_else(|| self.phones.trunk(name));
+        let trunk = invite.trunk.as_deref().and_then(named);
         let credentials = invite.credentials.clone().or_else(|| trunk.as_deref().and_then(trunk_credentials));
         let digest = credentials.map(DigestClient::new);
         let fresh = self.tag();

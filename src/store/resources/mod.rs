@@ -11,11 +11,13 @@ use crate::time::UnixMs;
 mod assistants;
 mod numbers;
 mod organizations;
+mod phones;
 mod users;
 
 pub use assistants::Assistant;
 pub use numbers::Number;
 pub use organizations::{Organization, RecordingSetting};
+pub use phones::{Phone, PhoneSecret};
 pub use users::{Role, User};
 
 /// Everything `resources.toml` can hold. Store it in this order.

@@ -12,6 +12,7 @@ mod network;
 mod outgoing;
 mod outsize;
 mod refer;
+mod register;
 mod reinvite;
 mod requests;
 mod wishes;
