@@ -455,7 +455,7 @@ impl Line {
         }
         let sequence = u16::from_be_bytes([header[2], header[3]]);
         let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        let arrival = self.stream.packet(sequence, timestamp, now);
+        let arrival = self.stream.packet(sequence, timestamp, header[1] & 0x80 != 0, now);
         if epoch.is_none() {
             samples.clear();
             MULAW.decode(payload, samples);

@@ -111,6 +111,8 @@ pub struct Faults {
     pub disordered: u64,
     /// Timestamps that did not advance by 160 a packet.
     pub timestamp_jumps: u64,
+    /// Those that a marker bit announced: a stream that went on from another source (RFC 3551 section 4.1).
+    pub restarts: u64,
 }
 
 impl Faults {
@@ -119,6 +121,7 @@ impl Faults {
         self.lost += other.lost;
         self.disordered += other.disordered;
         self.timestamp_jumps += other.timestamp_jumps;
+        self.restarts += other.restarts;
     }
 }
 
@@ -140,7 +143,7 @@ pub struct Arrival {
 
 impl Stream {
     /// Takes the next packet; nothing is said of the first one and of those after a fault.
-    pub fn packet(&mut self, sequence: u16, timestamp: u32, at: Instant) -> Option<Arrival> {
+    pub fn packet(&mut self, sequence: u16, timestamp: u32, marker: bool, at: Instant) -> Option<Arrival> {
         let origin = *self.origin.get_or_insert(at);
         let last = self.last.replace(Packet { sequence, timestamp, at })?;
         match sequence.wrapping_sub(last.sequence) {
@@ -155,7 +158,9 @@ impl Stream {
         let steps = u32::from(sequence.wrapping_sub(last.sequence));
         let advance = timestamp.wrapping_sub(last.timestamp);
         if advance != steps * SAMPLES {
-            self.faults.timestamp_jumps += 1;
+            let kind =
+                if marker { &mut self.faults.restarts } else { &mut self.faults.timestamp_jumps };
+            *kind += 1;
         }
         self.frame += u64::from(advance / SAMPLES);
         if steps != 1 || advance != SAMPLES {
@@ -212,7 +217,7 @@ mod tests {
         let mut stream = Stream::default();
         let mut arrive = |n: u64, late_us: u64| {
             let at = start + Duration::from_millis(20 * n) + Duration::from_micros(late_us);
-            stream.packet(n as u16, n as u32 * SAMPLES, at)
+            stream.packet(n as u16, n as u32 * SAMPLES, false, at)
         };
         for n in 0..=SETTLE as u64 {
             arrive(n, if n == 0 { 900 } else { 100 });
@@ -232,8 +237,9 @@ mod tests {
         for (sequence, timestamp) in
             [(65_534, 0), (65_535, 160), (1, 480), (0, 320), (2, 640), (3, 1_600), (4, 1_760)]
         {
-            stream.packet(sequence, timestamp, now);
+            stream.packet(sequence, timestamp, false, now);
         }
-        assert_eq!(stream.faults, Faults { lost: 1, disordered: 1, timestamp_jumps: 1 });
+        stream.packet(5, 9_000, true, now);
+        assert_eq!(stream.faults, Faults { lost: 1, disordered: 1, timestamp_jumps: 1, restarts: 1 });
     }
 }

@@ -226,8 +226,8 @@ impl Report {
             self.memory_growth_kb, self.memory_growth_bytes_per_call, self.files_growth
         ));
         lines.push(format!(
-            "RTP to the phones: {} lost, {} disordered, {} timestamp jumps",
-            self.rtp.lost, self.rtp.disordered, self.rtp.timestamp_jumps
+            "RTP to the phones: {} lost, {} disordered, {} timestamp jumps, {} announced",
+            self.rtp.lost, self.rtp.disordered, self.rtp.timestamp_jumps, self.rtp.restarts
         ));
         lines.extend(self.failures.iter().map(|why| format!("failed call: {why}")));
         lines.extend(self.complaints.iter().map(|line| format!("server: {line}")));
