@@ -19,14 +19,14 @@ use crate::sip::trunk::{PeerHost, Trunk, Trunks};
 /// What each source has left, and who is not heard at all.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Replies without state to strangers, and to what cannot be read.
+    /// Replies without state to strangers.
     replies: Buckets,
     /// Requests of strangers.
     requests: Buckets,
     /// New calls of one address of a trunk.
     invites: Buckets,
-    /// Refusals without state while we are full.
-    sheds: Buckets,
+    /// Refusals without state to those we know: while we are full, and of what cannot be read.
+    refusals: Buckets,
     bans: Bans,
     /// Makes the To tags of refusals without state, the same for each copy of a request (RFC 3261 section 8.2.7).
     secret: u64,
@@ -41,7 +41,7 @@ impl Admission {
             replies: Buckets::per_second(replies.max(1), replies),
             requests: Buckets::per_second(flood.requests_per_second, flood.burst),
             invites: Buckets::per_second(invites, invites),
-            sheds: Buckets::per_second(SHEDS_PER_SECOND, SHEDS_PER_SECOND),
+            refusals: Buckets::per_second(REFUSALS_PER_SECOND, REFUSALS_PER_SECOND),
             bans: Bans::new(flood),
             secret,
         }
@@ -155,9 +155,9 @@ impl UserAgent {
     }
 
     /// A 503 that leaves nothing behind: neither a transaction nor its timers (RFC 3261 section 8.2.7). Beyond
-    /// [`SHEDS_PER_SECOND`] the peer's own timers tell it.
+    /// [`REFUSALS_PER_SECOND`] the peer's own timers tell it.
     fn shed(&mut self, now: Instant, request: &Request, target: Target) {
-        if !self.admission.sheds.take(now, target.remote.ip()) {
+        if !self.admission.refusals.take(now, target.remote.ip()) {
             metrics::counter!("tandem_sip_flood_dropped_total", "what" => "silence").increment(1);
             return;
         }
@@ -196,7 +196,7 @@ impl UserAgent {
         tracing::debug!(%source, problem = %error.problem, "malformed SIP message");
         let tag = self.tag();
         match error.reply(&tag) {
-            Some(reply) if self.admission.allows_reply(now, source) => {
+            Some(reply) if self.admission.refusals.take(now, source) => {
                 let target = match error.headers().via_top() {
                     Ok(via) => response_target(&via, back),
                     Err(_) => back,
@@ -233,7 +233,7 @@ impl UserAgent {
     }
 
     fn reply_without_state(&mut self, now: Instant, request: &Request, refusal: Refusal, target: Target) {
-        if request.method == Method::Ack || !self.admission.allows_reply(now, target.remote.ip()) {
+        if request.method == Method::Ack || !self.admission.refusals.take(now, target.remote.ip()) {
             return dropped("reply_rate");
         }
         let tag = self.tag();
@@ -281,8 +281,8 @@ fn is_sweep(request: &Request) -> bool {
 /// An outside line and then an international prefix, or that prefix alone.
 const SWEEP_PREFIXES: &[&str] = &["00", "011", "9011", "900", "8011", "800", "810", "*", "#"];
 const SWEEP_DIGITS_MIN: usize = 10;
-/// Refusals a second to one source while there is no room; each costs some 20 µs.
-const SHEDS_PER_SECOND: u32 = 2_000;
+/// Refusals a second to one known source; each costs some 20 µs.
+const REFUSALS_PER_SECOND: u32 = 2_000;
 
 const SCANNERS: &[&str] = &[
     "friendly-scanner",

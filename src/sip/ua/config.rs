@@ -39,7 +39,7 @@ pub struct UaConfig {
     pub answer_options: bool,
     /// What a source outside every allow-list gets: `false` nothing, `true` a bare 403.
     pub refuse_unknown: bool,
-    /// Most bare 403 or 400 a second to one unknown or malformed source.
+    /// Most bare 403 a second to one unknown source.
     pub stateless_replies_per_second: u32,
     /// Smallest session interval we take (RFC 4028 section 5). At least 90 s.
     pub min_session_expires: Duration,
