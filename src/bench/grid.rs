@@ -158,8 +158,7 @@ impl Stream {
         let steps = u32::from(sequence.wrapping_sub(last.sequence));
         let advance = timestamp.wrapping_sub(last.timestamp);
         if advance != steps * SAMPLES {
-            let kind =
-                if marker { &mut self.faults.restarts } else { &mut self.faults.timestamp_jumps };
+            let kind = if marker { &mut self.faults.restarts } else { &mut self.faults.timestamp_jumps };
             *kind += 1;
         }
         self.frame += u64::from(advance / SAMPLES);

@@ -43,7 +43,7 @@ pub(super) async fn run(context: &Context, args: ApplyArgs) -> Result<(), Failur
         return context.output.document(&answer);
     }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
-        let text = |key: &str| super::call::text(&warning[key]);
+        let text = |key: &str| super::output::text(&warning[key]);
         context.output.remark(&format!(
             "warning: {}: {}\n  fix: {}",
             text("key"),

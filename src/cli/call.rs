@@ -4,10 +4,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
-use super::output::{Style, ago, clock};
+use super::output::{Style, ago, clock, text, transcript_line};
 use super::{Context, dial, tail, trace};
 use crate::id::CallId;
-use crate::telemetry::for_terminal;
 use crate::time::UnixMs;
 
 /// Look at calls and act on them.
@@ -234,35 +233,7 @@ fn transcript(context: &Context, page: Value) -> Result<(), Failure> {
             "use a Tandem of about this version",
         )
     })?;
-    lines.iter().try_for_each(|line| context.output.line(&transcript_line(context, line)))
-}
-
-/// `0:07  caller     Hello?` with the part that was not heard struck out by words.
-pub(super) fn transcript_line(context: &Context, line: &Value) -> String {
-    let who = text(&line["who"]);
-    let style = match who.as_str() {
-        "caller" => Style::Cyan,
-        "assistant" => Style::Green,
-        _ => Style::Yellow,
-    };
-    let time = clock(line["start_ms"].as_u64().unwrap_or_default());
-    let mut words = text(&line["text"]);
-    if line["heard"] == "cut" {
-        let heard = line["heard_text"]
-            .as_str()
-            .map_or_else(String::new, |heard| format!(", heard: \"{}\"", for_terminal(heard)));
-        words.push_str(&context.output.paint(Style::Faint, &format!(" [cut{heard}]")));
-    }
-    format!("{time:>7}  {}  {words}", context.output.paint(style, &format!("{who:<10}")))
-}
-
-/// A JSON value for people.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => for_terminal(text),
-        other => other.to_string(),
-    }
+    lines.iter().try_for_each(|line| context.output.line(&transcript_line(&context.output, line)))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::call::text;
 use super::client::Client;
 use super::failure::Failure;
+use super::output::text;
 use super::tail::{self, TailArgs};
 use crate::id::CallId;
 

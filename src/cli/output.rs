@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use crate::telemetry::for_terminal;
@@ -185,6 +186,34 @@ pub fn clock(millis: u64) -> String {
     let seconds = millis / 1_000;
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// `0:07  caller     Hello?` with the part that was not heard struck out by words.
+pub(super) fn transcript_line(output: &Output, line: &Value) -> String {
+    let who = text(&line["who"]);
+    let style = match who.as_str() {
+        "caller" => Style::Cyan,
+        "assistant" => Style::Green,
+        _ => Style::Yellow,
+    };
+    let time = clock(line["start_ms"].as_u64().unwrap_or_default());
+    let mut words = text(&line["text"]);
+    if line["heard"] == "cut" {
+        let heard = line["heard_text"]
+            .as_str()
+            .map_or_else(String::new, |heard| format!(", heard: \"{}\"", for_terminal(heard)));
+        words.push_str(&output.paint(Style::Faint, &format!(" [cut{heard}]")));
+    }
+    format!("{time:>7}  {}  {words}", output.paint(style, &format!("{who:<10}")))
+}
+
+/// A JSON value for people.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => for_terminal(text),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

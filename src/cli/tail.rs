@@ -12,10 +12,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Context;
-use super::call::{text, transcript_line};
 use super::client::{Client, FeedSocket};
 use super::failure::{Exit, Failure};
-use super::output::{Style, clock};
+use super::output::{Style, clock, text, transcript_line};
 use crate::id::CallId;
 
 #[derive(Debug, Args)]
@@ -193,7 +192,7 @@ impl Tail<'_> {
                 text(&data["reason"]),
                 clock(data["duration_ms"].as_u64().unwrap_or_default()),
             ),
-            "transcript.final" => transcript_line(self.context, data),
+            "transcript.final" => transcript_line(&self.context.output, data),
             "dtmf.received" => format!("{} {}", paint(Style::Magenta, "key"), text(&data["digit"])),
             "tool.started" => {
                 format!("{} {} {}", paint(Style::Magenta, "tool"), text(&data["name"]), text(&data["args"]))
