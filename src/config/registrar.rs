@@ -30,7 +30,7 @@ pub struct SipRegistrar {
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1m", "x-maximum" = "7d"))]
     pub max_expires: Duration,
-    /// Most contacts of one phone; all of them ring. 1 to 100.
+    /// Most contacts of one phone; the ten it prefers most (`q`) ring, all at once. 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub contacts_max: u32,
 }

@@ -147,7 +147,7 @@ impl Rules<'_> {
             return;
         };
         let ours = [("certificate", &tls.certificate), ("private_key", &tls.private_key)];
-        let ours = ours.into_iter().filter(|_| first.is_some());
+        let ours = ours.into_iter().filter(|_| first.is_some() || tls.show_to_servers);
         let roots = tls.roots.iter().map(|path| ("roots", path));
         let roots = roots.chain(tls.client_roots.iter().map(|path| ("client_roots", path)));
         if tls.client_certificates != super::ClientCertificates::Off && tls.client_roots.is_none() {

@@ -140,9 +140,9 @@ pub struct Trunk {
     #[serde(default)]
     #[schemars(example = [408, 503])]
     pub failover_statuses: Option<Vec<u16>>,
-    /// What becomes of a transfer the peer asks for.
+    /// What becomes of a transfer the peer asks for. Absent: as the profile says; those of carriers refuse it.
     #[serde(default)]
-    pub refer: Refer,
+    pub refer: Option<Refer>,
     /// Follows redirects of the peer (3xx) to its own peers and to `redirect_hosts`.
     #[serde(default)]
     pub redirects: bool,

@@ -43,6 +43,7 @@ impl MediaSettings {
                 codecs: known,
                 single_codec: true,
                 ptime_ms,
+                ptimes_ms: packet_times(profile.max_ptime_ms),
                 srtp: trunk.srtp,
                 ..Capabilities::default()
             },
@@ -57,6 +58,13 @@ impl MediaSettings {
             dtmf: trunk.dtmf,
         }
     }
+}
+
+/// The packet times we are able to send, but none longer than `most` milliseconds (0: any).
+fn packet_times(most: u32) -> Vec<u16> {
+    let mut times = Capabilities::default().ptimes_ms;
+    times.retain(|ms| most == 0 || u32::from(*ms) <= most);
+    times
 }
 
 /// Who may send media beside the address in the SDP: the trunk's media networks and whoever signals.
@@ -80,5 +88,16 @@ pub fn codecs(name: &str) -> &'static [Codec] {
         "l16/16000" => &[Codec::L16(Rate::HZ_16000)],
         "l16/24000" => &[Codec::L16(Rate::HZ_24000)],
         _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_no_longer_than_the_peer_bears() {
+        assert_eq!(packet_times(0), [20, 40, 60]);
+        assert_eq!(packet_times(40), [20, 40]);
     }
 }

@@ -20,7 +20,7 @@ use crate::sip::identity::{self, CallIdentity};
 use crate::sip::message::Transport;
 use crate::sip::registrar;
 use crate::sip::transport::Target;
-use crate::sip::trunk::{Trunk, Trunks};
+use crate::sip::trunk::{SrtpPolicy, Trunk, Trunks};
 use crate::sip::ua::{LegEvent, OutgoingInvite};
 use crate::sip::uri::{Host, Uri};
 
@@ -45,6 +45,8 @@ pub struct Trunking {
     pub directory: Directory,
     /// Names phones register at, besides our addresses.
     pub domains: Vec<String>,
+    /// Encryption of media with phones.
+    pub phone_srtp: SrtpPolicy,
     /// Where targets are looked up.
     pub runtime: tokio::runtime::Handle,
 }

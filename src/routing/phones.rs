@@ -58,7 +58,8 @@ impl Trunking {
         }
         let reach = self.directory.now().phone(user).map(|phone| phone.trunks.clone()).unwrap_or_default();
         let profile = Profile { next_hop: NextHop::Source, ..Profile::default() };
-        let trunk = Arc::new(Trunk { reach: Some(reach), ..Trunk::new(TRUNK, Arc::new(profile)) });
+        let srtp = self.phone_srtp;
+        let trunk = Arc::new(Trunk { reach: Some(reach), srtp, ..Trunk::new(TRUNK, Arc::new(profile)) });
         let attempts = bindings.into_iter().take(CONTACTS_MAX);
         let mut attempts = attempts
             .map(|binding| self.to_contact(request, user, &trunk, binding))

@@ -63,9 +63,11 @@ impl ApplyResources for Applier {
     fn apply(&self, text: String) -> BoxFuture<'_, Result<Value, Problem>> {
         Box::pin(async move {
             let applied = apply(&self.store, &self.installation, "resources.toml", &text).await;
-            let results = applied.map_err(problem)?;
-            self.phones.refresh().await?;
-            Ok(results)
+            // What was stored before a fault is in use, too.
+            if !matches!(applied, Err(ApplyError::Findings(_) | ApplyError::Password { .. })) {
+                self.phones.refresh().await?;
+            }
+            applied.map_err(problem)
         })
     }
 }
@@ -117,6 +119,11 @@ fn keyed(installation: &Installation, phone: &resources::Phone) -> Result<Phone,
         (Some(variable), ..) => {
             let password = secret_of_process(variable)
                 .map_err(|cause| ApplyError::Password { user: phone.user.clone(), cause })?;
+            if password.expose_secret().len() < phones::PASSWORD_MIN {
+                let cause =
+                    format!("the password in {variable} is too short; {} characters at least", phones::PASSWORD_MIN);
+                return Err(ApplyError::Password { user: phone.user.clone(), cause });
+            }
             phones::secret(realm, &phone.user, password.expose_secret())
         }
         (None, md5, sha256) => {

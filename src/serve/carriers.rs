@@ -51,11 +51,11 @@ pub(super) fn outward(trunk: &mut Trunk, section: &config::Trunk) -> anyhow::Res
     headers(trunk, section)?;
     let profiles = || trunk.profile.failover_statuses.clone();
     trunk.failover_statuses = section.failover_statuses.clone().unwrap_or_else(profiles);
-    trunk.refer = match section.refer {
+    trunk.refer = section.refer.map_or(trunk.refer, |wanted| match wanted {
         Refer::Local => ReferPolicy::Local,
         Refer::Pass => ReferPolicy::Pass,
         Refer::Refuse => ReferPolicy::Refuse,
-    };
+    });
     trunk.redirects = RedirectPolicy {
         follow: section.redirects,
         hosts: section.redirect_hosts.clone(),
@@ -191,9 +191,13 @@ mod tests {
             let made = trunk(&format!("profile = \"{profile}\""), Srtp::Off).expect(profile);
             let seen = (made.srtp, made.peers[0].transport, made.numbers.emergency);
             assert_eq!(seen, expected(profile), "{profile}");
-            let own = "srtp = \"opportunistic\"\nemergency_calls = true";
+            let of_a_pbx = matches!(profile, "asterisk" | "freeswitch" | "generic");
+            let refer = if of_a_pbx { ReferPolicy::Local } else { ReferPolicy::Refuse };
+            assert_eq!(made.refer, refer, "{profile}");
+            let own = "srtp = \"opportunistic\"\nemergency_calls = true\nrefer = \"pass\"";
             let made = trunk(&format!("profile = \"{profile}\"\n{own}"), Srtp::Required).expect(profile);
             assert_eq!((made.srtp, made.numbers.emergency), (SrtpPolicy::Opportunistic, true), "{profile}");
+            assert_eq!(made.refer, ReferPolicy::Pass, "{profile}");
         }
         let names: Vec<&str> = crate::sip::profile::Profile::builtin_names().collect();
         assert_eq!(names, BUILT_IN_PROFILES);

@@ -150,6 +150,7 @@ impl Server {
             carriers: carriers.clone(),
             directory: directory.clone(),
             domains: config.sip.registrar.domains.clone(),
+            phone_srtp: carriers::default_srtp(config.media.srtp),
             runtime: tokio::runtime::Handle::current(),
         };
         let exchange = Arc::new(Exchange {

@@ -127,7 +127,8 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<EndpointConfig> {
     };
     endpoint.ua.flood = edge::flood(&sip.flood);
     endpoint.ua.advertise_for = edge::advertise_for(config);
-    endpoint.tls = sip.tls.as_ref().map(edge::tls_files);
+    let secure = sip.listen.iter().any(|listen| listen.transport.is_secure());
+    endpoint.tls = sip.tls.as_ref().filter(|tls| secure || tls.show_to_servers).map(edge::tls_files);
     endpoint.tls_roots = edge::tls_roots(config);
     endpoint.keep_alive = sip.keep_alive;
     endpoint.limits.message_bytes = sip.max_message_bytes as usize;

@@ -14,6 +14,7 @@ use crate::routing::directory::{Directory, Snapshot};
 use crate::sip::digest::{Algorithm, ha1};
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::registrar::{self, PhoneBook, RegistrarConfig, Secret};
+use crate::sip::trunk::SrtpPolicy;
 use crate::store::{Applied, Phone, PhoneSecret, Store};
 use crate::time::UnixMs;
 
@@ -25,6 +26,7 @@ pub(super) struct PhoneDesk {
     pub(super) endpoint: EndpointHandle,
     pub(super) settings: SipRegistrar,
     pub(super) trunks: Vec<String>,
+    pub(super) srtp: SrtpPolicy,
 }
 
 impl PhoneDesk {
@@ -40,6 +42,7 @@ impl PhoneDesk {
             endpoint: endpoint.clone(),
             settings: config.sip.registrar.clone(),
             trunks: config.trunk.iter().map(|trunk| trunk.name.clone()).collect(),
+            srtp: super::carriers::default_srtp(config.media.srtp),
         }
     }
 
@@ -48,7 +51,7 @@ impl PhoneDesk {
         if !self.settings.enabled {
             return Ok(());
         }
-        let book = book(&self.settings, &self.directory.now());
+        let book = book(&self.settings, self.srtp, &self.directory.now());
         self.endpoint.phones(Arc::new(book)).context("opening the registrar")
     }
 
@@ -77,6 +80,11 @@ impl PhoneDesk {
             if !self.trunks.contains(trunk) {
                 error(&format!("/trunks/{index}"), "there is no trunk of this name".to_owned());
             }
+        }
+        if let Some(number) = &new.number
+            && let Err(wrong) = crate::config::values::check_format("number", number)
+        {
+            error("/number", wrong.to_string());
         }
         if !errors.is_empty() {
             return Err(Problem::unprocessable("some fields are wrong", errors));
@@ -155,7 +163,7 @@ pub(super) fn secret(realm: &str, user: &str, password: &str) -> PhoneSecret {
     PhoneSecret { realm: realm.to_owned(), md5: hash(Algorithm::Md5), sha256: hash(Algorithm::Sha256) }
 }
 
-fn book(settings: &SipRegistrar, directory: &Snapshot) -> PhoneBook {
+fn book(settings: &SipRegistrar, srtp: SrtpPolicy, directory: &Snapshot) -> PhoneBook {
     let mut elsewhere = 0;
     let phones = directory.phones().filter_map(|phone| {
         if phone.secret.realm != settings.realm {
@@ -163,7 +171,9 @@ fn book(settings: &SipRegistrar, directory: &Snapshot) -> PhoneBook {
             return None;
         }
         let secret = Secret::Ha1 { md5: phone.secret.md5.clone(), sha256: phone.secret.sha256.clone() };
-        let known = registrar::Phone::new(&phone.user, secret, phone.number.clone(), phone.trunks.clone());
+        let mut known =
+            registrar::Phone::new(&phone.user, secret, phone.number.clone(), phone.trunks.clone());
+        Arc::make_mut(&mut known.trunk).srtp = srtp;
         Some((phone.user.clone(), known))
     });
     let phones = phones.collect();
@@ -186,4 +196,4 @@ fn book(settings: &SipRegistrar, directory: &Snapshot) -> PhoneBook {
 }
 
 /// Phones on the open net are guessed at day and night.
-const PASSWORD_MIN: usize = 8;
+pub(super) const PASSWORD_MIN: usize = 8;

@@ -82,6 +82,12 @@ impl Connections {
         self.tasks.spawn(connection.serve(stream, acceptor));
     }
 
+    /// Whether somebody who is neither a peer nor a registered phone may connect: half of the room is not theirs.
+    pub(super) fn has_room_for_strangers(&self) -> bool {
+        let (open, handshakes) = (self.table.open.len(), self.table.handshakes.available_permits());
+        open < self.max.div_ceil(2) && handshakes > HANDSHAKES_MAX / 2
+    }
+
     /// What a connection of a peer needs before the first message: TLS, and room among the handshakes.
     fn before_talk(
         &self,

@@ -38,7 +38,7 @@ pub struct Profile {
     pub anonymous_users: Vec<String>,
     /// Packet time to send, milliseconds, when the peer names none: 10 to 60. Default: 20.
     pub ptime_ms: u32,
-    /// `a=maxptime` to put into SDP, milliseconds; 0: none.
+    /// Longest packets sent to the peer, milliseconds, whatever it asks for; 0: what we are able to.
     pub max_ptime_ms: u32,
     /// Reliable provisional responses (RFC 3262) for incoming calls.
     pub reliable_provisional: ReliableProvisional,
@@ -48,8 +48,6 @@ pub struct Profile {
     pub next_hop: NextHop,
     /// Seconds without RTP (outside of hold) after which a call is taken for dead; 0: never. Default: 60.
     pub media_timeout_s: u64,
-    /// Answers Comfort Noise (payload type 13) when offered.
-    pub comfort_noise: bool,
     /// How numbers are written to the peer.
     pub number_format: NumberFormat,
     /// The host of From in calls to the peer.
@@ -288,7 +286,6 @@ impl Default for Profile {
             session_timer: true,
             next_hop: NextHop::default(),
             media_timeout_s: 60,
-            comfort_noise: false,
             number_format: NumberFormat::default(),
             from_domain: FromDomain::default(),
             caller_header: Vec::new(),

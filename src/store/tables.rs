@@ -127,6 +127,8 @@ pub(super) const TABLES: &[Table] = &[
             ("last_seq", Int),
             ("quality", Text),
             ("recording", Text),
+            ("verstat", Text),
+            ("diversion", Text),
         ],
     },
     Table {
@@ -171,3 +173,33 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn nothing_the_database_has_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("tandem.db").display());
+        Store::open(&url).await.unwrap().migrate().await.unwrap();
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let text = "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' \
+                    AND m.name NOT LIKE 'sqlite_%' AND m.name NOT IN ('_sqlx_migrations', 'meta')";
+        let rows: Vec<(String, String)> = sqlx::query_as(text).fetch_all(&pool).await.unwrap();
+        let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        rows.into_iter().for_each(|(table, column)| there.entry(table).or_default().push(column));
+        assert!(there.len() > 8, "{there:?}");
+        for (name, columns) in there {
+            let table = TABLES.iter().find(|table| table.name == name);
+            let mut known: Vec<&str> = table.expect(&name).columns.iter().map(|(name, _)| *name).collect();
+            let mut columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            known.sort_unstable();
+            columns.sort_unstable();
+            assert_eq!(known, columns, "{name}");
+        }
+    }
+}

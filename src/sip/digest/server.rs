@@ -37,7 +37,7 @@ pub enum Verdict {
         /// Who asks.
         username: String,
     },
-    /// They are right but the nonce is too old or was used up: challenge again with `stale=true`.
+    /// The nonce is too old, used up, or of before a restart: challenge again with `stale=true`.
     Stale,
     /// They are wrong, absent, or for someone unknown: challenge again.
     Refused,
@@ -85,6 +85,9 @@ struct Window {
     highest: u32,
     below: u64,
 }
+
+/// Length of a nonce: 32 octets in hexadecimal.
+const NONCE_DIGITS: usize = 64;
 
 impl DigestServer {
     /// A realm that asks for MD5 and SHA-256, MD5 first: RFC 8760 wants the stronger one first, but phones
@@ -183,7 +186,9 @@ impl DigestServer {
             return Verdict::Refused;
         };
         let Some(id) = self.open_nonce(answer.nonce) else {
-            return Verdict::Refused;
+            // Perhaps ours, of before a restart: no password was tried with it, and it is asked for anew.
+            let like_ours = answer.nonce.len() == NONCE_DIGITS && answer.nonce.bytes().all(|b| b.is_ascii_hexdigit());
+            return if like_ours { Verdict::Stale } else { Verdict::Refused };
         };
         let known = lookup(answer.username);
         let secret = known.as_ref().unwrap_or(nobody).hash(answer.algorithm, answer.username, &self.realm);
@@ -401,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_passwords_users_and_foreign_nonces_are_refused_alike() {
+    fn wrong_passwords_and_unknown_users_are_refused_alike() {
         let mut pair = Pair::new("wrong");
         pair.ask(1);
         let row = pair.answer();
@@ -412,7 +417,11 @@ mod tests {
         other.server = DigestServer::new("tandem", [8; 32], Duration::from_secs(60), other.now);
         other.ask(1);
         let foreign = other.answer();
-        assert_eq!(pair.verify(&foreign), Verdict::Refused);
+        assert_eq!(pair.verify(&foreign), Verdict::Stale, "as one of ours of before a restart");
+        let text = String::from_utf8(foreign).unwrap();
+        let invented = text.replace("nonce=\"", "nonce=\"x");
+        assert_ne!(invented, text);
+        assert_eq!(pair.verify(invented.as_bytes()), Verdict::Refused);
         assert_eq!(pair.verify(b"NoOneKnowsThisScheme opaque-data=here"), Verdict::Refused);
     }
 

@@ -113,7 +113,8 @@ impl Driver {
                 }
             }
             Wire::Accepted { stream, transport, remote, local } => {
-                if self.ua.may_connect(remote) {
+                let known = self.ua.hears(remote);
+                if known || self.ua.may_connect(remote) && self.connections.has_room_for_strangers() {
                     self.connections.take(stream, transport, remote, local);
                 } else {
                     metrics::counter!("tandem_sip_dropped_total", "reason" => "unknown_connection")

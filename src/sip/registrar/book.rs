@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::RegistrarConfig;
 use crate::sip::profile::{NextHop, Profile};
@@ -47,6 +47,18 @@ pub enum Secret {
         /// With SHA-256.
         sha256: SecretString,
     },
+}
+
+impl Secret {
+    /// Whether both are the same.
+    pub(in crate::sip) fn is(&self, other: &Self) -> bool {
+        let same = |a: &SecretString, b: &SecretString| a.expose_secret() == b.expose_secret();
+        match (self, other) {
+            (Self::Password(a), Self::Password(b)) => same(a, b),
+            (Self::Ha1 { md5: a, sha256: b }, Self::Ha1 { md5: c, sha256: d }) => same(a, c) && same(b, d),
+            _ => false,
+        }
+    }
 }
 
 impl Phone {

@@ -112,7 +112,7 @@ impl UserAgent {
         if !in_dialog && is_scanner(&request) {
             return dropped("scanner");
         }
-        if fresh && self.must_shed(now, &request, &via, source) {
+        if fresh && self.must_shed(now, &request, &via, (source, trunk.is_some())) {
             return self.shed(now, &request, response_target(&via, back));
         }
         match self.table.receive_request(now, &request, &via, back) {
@@ -143,9 +143,17 @@ impl UserAgent {
 
     /// Whether a request that would make new state comes when there is no room for it. Copies of one that is being
     /// answered are let through.
-    fn must_shed(&mut self, now: Instant, request: &Request, via: &Via, source: IpAddr) -> bool {
+    fn must_shed(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        via: &Via,
+        (source, of_trunk): (IpAddr, bool),
+    ) -> bool {
         let invite = request.method == Method::Invite;
-        let full = self.table.server_count() >= self.config.transactions_max
+        // Anybody can send a REGISTER: who is of no trunk leaves half of the room to trunks.
+        let most = self.config.transactions_max / if of_trunk { 1 } else { 2 };
+        let full = self.table.server_count() >= most
             || invite && (self.draining || self.legs.len() >= self.config.legs_max);
         let refused = full || invite && self.config.flood.invites_per_second > 0;
         if !refused || self.table.knows(request, via) {

@@ -66,6 +66,10 @@ impl UserAgent {
         if request.to_bytes().len() <= limit || self.outsize.has_no_tcp(now, target.remote) {
             return None;
         }
+        // A phone is reached over the flow it registered on (RFC 5626 section 5.3).
+        if self.phones.is_flow(target) {
+            return None;
+        }
         let listens = |(transport, at): &(Transport, SocketAddr)| {
             *transport == Transport::Tcp && at.is_ipv4() == target.local.is_ipv4()
         };

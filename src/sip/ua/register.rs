@@ -59,6 +59,11 @@ impl Phones {
         self.registrar.uses(connection)
     }
 
+    /// Whether a phone is reached this way, and by no other.
+    pub(super) fn is_flow(&self, target: &Target) -> bool {
+        self.registrar.knows_flow(target)
+    }
+
     pub(super) fn knows_source(&self, source: IpAddr) -> bool {
         self.registrar.knows_source(source)
     }
@@ -103,7 +108,13 @@ impl UserAgent {
             phones.digest = None;
         }
         phones.registrar.configure(book.settings.clone());
-        let gone = phones.registrar.keep(|user| book.phones.contains_key(user));
+        // Who registered with a password that is no longer good has to do so again.
+        let old = phones.book.take();
+        let before = |user: &str| old.as_ref().and_then(|old| old.phones.get(user));
+        let gone = phones.registrar.keep(|user| {
+            let same = |now: &Phone| before(user).is_none_or(|before| before.secret.is(&now.secret));
+            book.phones.get(user).is_some_and(same)
+        });
         phones.book = Some(book);
         self.phones_gone(gone);
     }

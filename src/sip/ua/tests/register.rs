@@ -144,6 +144,17 @@ fn nobody_calls_from_elsewhere_or_in_anothers_name() {
 }
 
 #[test]
+fn a_new_password_ends_what_was_registered_with_the_old_one() {
+    let mut desk = registered();
+    desk.ua.set_phones(Arc::new(book()));
+    assert_eq!(desk.ua.bindings(desk.now, "ann").len(), 1, "nothing has changed");
+    let mut book = book();
+    book.phones.get_mut("ann").expect("ann").secret = Secret::Password("another".into());
+    desk.ua.set_phones(Arc::new(book));
+    assert!(desk.ua.bindings(desk.now, "ann").is_empty());
+}
+
+#[test]
 fn the_right_password_of_another_does_not_register() {
     let mut desk = open();
     desk.hear_from(PHONE, &register(1, "example.com", "boss", ""));
