@@ -129,7 +129,6 @@ struct Music {
     playing: Option<ItemKey>,
     /// Of the next sample.
     position: usize,
-    count: u32,
 }
 
 impl Bridge {
@@ -385,10 +384,11 @@ impl Bridge {
             }
             Outcome::Over => Some(End::Over),
             Outcome::Replaced(_) => {
-                let far = self.far.as_ref().map(|far| far.leg.id())?;
                 (self.near_held, self.far_held, self.relay) = (false, false, false);
                 (self.relay_from, self.switches) = (None, 0);
                 (self.near_music.playing, self.far_music.playing) = (None, None);
+                // Nobody has answered yet: there is nothing to join.
+                let far = self.far.as_ref().map(|far| far.leg.id())?;
                 bridged(call, far, false);
                 self.entertain(call);
                 None
@@ -567,8 +567,7 @@ impl Music {
             }
         } else if self.playing.is_none() && music.is_some() {
             // A name of its own each time: what was cleared once is not played again.
-            self.count += 1;
-            self.playing = Some(ItemKey::from(format!("hold-{}", self.count).as_str()));
+            self.playing = Some(ItemKey::from(format!("hold-{:016x}", rand::random::<u64>()).as_str()));
             self.position = 0;
             self.go_on(leg, music);
         }

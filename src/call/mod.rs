@@ -100,7 +100,6 @@ pub struct Call {
     over: Option<Ending>,
     audio: Vec<i16>,
     sent: Vec<i16>,
-    prompts: u32,
     reach: Box<Reach>,
     /// The leg's.
     trunk: Arc<Trunk>,
@@ -135,7 +134,6 @@ impl Call {
             over: None,
             audio: Vec::with_capacity(960),
             sent: Vec::with_capacity(480),
-            prompts: 0,
             reach: Box::new(frame.reach),
             trunk: party.trunk,
             moving: None,
@@ -218,8 +216,8 @@ impl Call {
     /// # Errors
     /// [`Over`].
     pub async fn play(&mut self, pcm: &[i16], limit: Option<Duration>) -> Result<(), Over> {
-        self.prompts += 1;
-        let item = ItemKey::from(format!("prompt-{}", self.prompts).as_str());
+        // Of no other call either: the leg may have come out of one.
+        let item = ItemKey::from(format!("prompt-{:016x}", rand::random::<u64>()).as_str());
         // One that is never finished (the caller holds) ends by the clock.
         let length = Duration::from_secs_f64(pcm.len() as f64 / f64::from(crate::audio::BRIDGE_RATE));
         let until = Instant::now() + limit.unwrap_or(length + PROMPT_SLACK);

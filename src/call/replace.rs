@@ -19,7 +19,7 @@ use crate::sip::endpoint::EndpointHandle;
 use crate::sip::leg::{DetachedLeg, LegMedia, SipLeg};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::{ReferPolicy, Trunk};
-use crate::sip::ua::{HangupReason, LegCommand, LegEvent};
+use crate::sip::ua::{HangupReason, LegCommand, LegEvent, TransferNews};
 
 /// Who comes to take the place of a leg.
 #[derive(Debug)]
@@ -63,7 +63,11 @@ impl Arriving {
 
     /// Answers. `None`: its media does not suit, and it was told so.
     fn settle(mut self, pacer: Pacer) -> Option<Box<Party>> {
-        let (events, permit) = self.rest.take()?;
+        let (mut events, permit) = self.rest.take()?;
+        // Who gave up while its INVITE waited for us takes nobody's place.
+        if !matches!(events.try_recv(), Err(mpsc::error::TryRecvError::Empty)) {
+            return None;
+        }
         let (endpoint, media) = (self.endpoint.clone(), self.media.clone());
         let leg = SipLeg::incoming(self.leg, endpoint, events, pacer, media, self.offer.as_deref());
         let mut leg = leg.ok()?;
@@ -154,7 +158,10 @@ impl Call {
         // Whoever is replaced is not there to move the call any more.
         let _given_up = self.moving.take_if(|moving| moving.place() == place);
         self.note_joined(third.leg.id(), &third.trunk.name);
-        self.take_place(far, place, third, "replaced")
+        let outcome = self.take_place(far, place, third, "replaced");
+        // Whoever was to call the third party by itself is gone: then we do.
+        let _open = self.referred(far, TransferNews::Refused(481));
+        outcome
     }
 
     /// A party asks for the other one, to join it with that of another call.

@@ -167,7 +167,8 @@ impl Trunking {
             let unknown = || RouteRefusal::new(404, format!("there is no trunk `{}`", name.escape_debug()));
             self.trunks.named(name).cloned().ok_or_else(unknown)
         };
-        names.iter().map(named).collect()
+        let chosen = names.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+        Ok(chosen.into_iter().filter(|trunk| reaches(request, trunk)).collect())
     }
 
     pub(super) fn is_ours(&self, uri: &Uri) -> bool {

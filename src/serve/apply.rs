@@ -120,8 +120,10 @@ fn keyed(installation: &Installation, phone: &resources::Phone) -> Result<Phone,
             let password = secret_of_process(variable)
                 .map_err(|cause| ApplyError::Password { user: phone.user.clone(), cause })?;
             if password.expose_secret().len() < phones::PASSWORD_MIN {
-                let cause =
-                    format!("the password in {variable} is too short; {} characters at least", phones::PASSWORD_MIN);
+                let cause = format!(
+                    "the password in {variable} is too short; {} characters at least",
+                    phones::PASSWORD_MIN
+                );
                 return Err(ApplyError::Password { user: phone.user.clone(), cause });
             }
             phones::secret(realm, &phone.user, password.expose_secret())

@@ -89,6 +89,8 @@ pub struct SipLeg {
     slots_watched: bool,
     /// How often keys were sent as tones.
     keys: u32,
+    /// From the answer on silence of the peer means that it is gone.
+    up: bool,
     over: bool,
 }
 
@@ -162,6 +164,7 @@ impl SipLeg {
             signals: VecDeque::new(),
             slots_watched: true,
             keys: 0,
+            up: false,
             over: false,
         }
     }
@@ -413,6 +416,15 @@ impl SipLeg {
         Ok(())
     }
 
+    fn established(&mut self) {
+        self.up = true;
+        let timeout = self.settings.media_timeout;
+        if let Some(media) = &mut self.media {
+            media.stream().watch_silence(Instant::now(), timeout);
+        }
+        self.signals.push_back(LegSignal::Established);
+    }
+
     fn stream_config(&self, plan: &MediaPlan) -> StreamConfig {
         let mut config = StreamConfig::new(plan.codec, plan.payload_type, plan.remote);
         config.receive.clone_from(&plan.receive);
@@ -427,7 +439,7 @@ impl SipLeg {
         config.inband_dtmf = self.settings.inband_dtmf;
         config.reorder_wait = self.settings.reorder_wait;
         config.playout_limit = self.settings.playout_limit;
-        config.media_timeout = self.settings.media_timeout;
+        config.media_timeout = self.settings.media_timeout.filter(|_| self.up);
         config.wall_clock = UnixMs::now();
         config
     }
@@ -470,7 +482,7 @@ impl SipLeg {
                     None if self.media.is_none() => self.protocol_error("the answer has no SDP"),
                     None => {}
                 }
-                self.signals.push_back(LegSignal::Established);
+                self.established();
             }
             LegEvent::Failed { status, reason, retry_after, details } => {
                 self.ended(HangUpCause::Refused, status.get(), reason);
@@ -521,7 +533,7 @@ impl SipLeg {
             None => {}
         }
         if !self.over {
-            self.signals.push_back(LegSignal::Established);
+            self.established();
         }
     }
 

@@ -160,6 +160,13 @@ impl Stream {
         &self.config
     }
 
+    /// From now on a silence of the far end that lasts so long is told; `None`: none is.
+    pub fn watch_silence(&mut self, now: Instant, timeout: Option<Duration>) {
+        self.config.media_timeout = timeout;
+        self.watch.last = now;
+        self.watch.told = false;
+    }
+
     /// Takes a datagram of the RTP socket. Whatever it is, it is used, dropped or counted.
     pub fn receive_rtp(&mut self, now: Instant, source: SocketAddr, datagram: &mut [u8]) {
         if let Some(packet) = self.admit(now, source, datagram) {
@@ -609,7 +616,9 @@ impl Stream {
 
     fn media_deadline(&self) -> Option<Instant> {
         let timeout = self.config.media_timeout?;
-        (self.config.direction.receive && !self.watch.told).then(|| self.watch.last + timeout)
+        // Who holds (RFC 3264 section 8.4) may fall silent: it wants to hear nothing, and often has no music.
+        let both = self.config.direction.receive && self.config.direction.send;
+        (both && !self.watch.told).then(|| self.watch.last + timeout)
     }
 
     fn tell(&mut self, event: StreamEvent) {

@@ -187,7 +187,8 @@ impl DigestServer {
         };
         let Some(id) = self.open_nonce(answer.nonce) else {
             // Perhaps ours, of before a restart: no password was tried with it, and it is asked for anew.
-            let like_ours = answer.nonce.len() == NONCE_DIGITS && answer.nonce.bytes().all(|b| b.is_ascii_hexdigit());
+            let like_ours =
+                answer.nonce.len() == NONCE_DIGITS && answer.nonce.bytes().all(|b| b.is_ascii_hexdigit());
             return if like_ours { Verdict::Stale } else { Verdict::Refused };
         };
         let known = lookup(answer.username);

@@ -26,6 +26,8 @@ struct Rest {
     negotiation: Negotiation,
     media: Option<DetachedMedia>,
     signals: VecDeque<LegSignal>,
+    keys: u32,
+    up: bool,
     over: bool,
 }
 
@@ -44,6 +46,8 @@ impl SipLeg {
             negotiation: self.negotiation.clone(),
             media,
             signals: std::mem::take(&mut self.signals),
+            keys: self.keys,
+            up: self.up,
             over: self.over,
         };
         // From here on it is not this value's to hang up.
@@ -69,7 +73,7 @@ impl DetachedLeg {
         let mut leg = SipLeg::new(self.id, self.endpoint.clone(), rest.events, pacer, rest.settings);
         leg.negotiation = rest.negotiation;
         leg.signals = rest.signals;
-        leg.over = rest.over;
+        (leg.keys, leg.up, leg.over) = (rest.keys, rest.up, rest.over);
         let media = rest.media.map(|media| media.attach(&leg.pacer)).transpose();
         leg.media = media.map_err(|error| MediaError::Unavailable(error.to_string()))?;
         Ok(leg)

@@ -82,6 +82,8 @@ pub struct TransactionTable {
     values: TimerValues,
     next: u64,
     clients: HashMap<TxId, Client>,
+    /// INVITEs of transactions that are over, until their last event is taken: on streams a refusal ends one at once.
+    parting: HashMap<TxId, Box<Request>>,
     client_keys: HashMap<ClientKey, TxId>,
     servers: HashMap<TxId, Server>,
     server_keys: HashMap<ServerKey, TxId>,
@@ -126,6 +128,7 @@ impl TransactionTable {
             values,
             next: 0,
             clients: HashMap::new(),
+            parting: HashMap::new(),
             client_keys: HashMap::new(),
             servers: HashMap::new(),
             server_keys: HashMap::new(),
@@ -243,7 +246,8 @@ impl TransactionTable {
 
     /// The INVITE of a client transaction.
     pub fn sent_invite(&self, tx: TxId) -> Option<&Request> {
-        self.clients.get(&tx).and_then(|client| client.invite.as_deref())
+        let living = self.clients.get(&tx).and_then(|client| client.invite.as_deref());
+        living.or_else(|| self.parting.get(&tx).map(|invite| &**invite))
     }
 
     /// Whether an INVITE of ours has no final response yet.
@@ -316,7 +320,11 @@ impl TransactionTable {
 
     /// What to do next, until `None`.
     pub fn poll(&mut self) -> Option<TableOutput> {
-        self.out.pop_front()
+        let output = self.out.pop_front();
+        if let Some(TableOutput::Event(TxEvent::Terminated(tx))) = &output {
+            self.parting.remove(tx);
+        }
+        output
     }
 
     /// How many server transactions there are.
@@ -403,6 +411,7 @@ impl TransactionTable {
             self.deadlines.set(tx, None);
             if let Some(client) = self.clients.remove(&tx) {
                 self.client_keys.remove(&client.key);
+                self.parting.extend(client.invite.map(|invite| (tx, invite)));
             }
             self.out.push_back(TableOutput::Event(TxEvent::Terminated(tx)));
         } else {

@@ -73,7 +73,15 @@ impl UserAgent {
             Err(refusal) => return self.reply_with(now, tx, &request, refusal.status, &refusal.headers),
         };
         let tag = tag_in(&request.headers, HeaderName::From).unwrap_or_default().to_owned();
-        let Some(early) = self.legs.get_mut(&id).and_then(|leg| leg.early_mut(&tag)) else { return };
+        let wait = self.short_wait();
+        let Some(early) = self.legs.get_mut(&id).and_then(|leg| leg.early_mut(&tag)) else {
+            return self.reply(now, tx, &request, StatusCode::CALL_DOES_NOT_EXIST);
+        };
+        if early.offered.is_some() {
+            // One exchange at a time (RFC 3311 section 5.2).
+            let headers = [(HeaderName::RetryAfter, wait)];
+            return self.reply_with(now, tx, &request, StatusCode::SERVER_INTERNAL_ERROR, &headers);
+        }
         early.offered = Some(Offered { tx, request, give_up: now + ANSWER_TIME });
         self.tell_leg(id, LegEvent::EarlyOffer { offer });
     }

@@ -196,7 +196,7 @@ impl UserAgent {
         if let Some(reliable) = call.reliable.as_mut().filter(|_| busy) {
             return reliable.wait(Waiting::Ring { status, sdp });
         }
-        let late_offer = call.invite.body.is_empty();
+        let late_offer = call.is_late_offer();
         let reliable = call.reliable.is_some();
         // Without an offer of the peer ours stands in the first reliable response, and only there (RFC 3261 section
         // 13.2.1).
@@ -239,7 +239,7 @@ impl UserAgent {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let State::Incoming(call) = &mut leg.state else { return };
         let agreed = call.early.local_sdp.take();
-        let late_offer = call.invite.body.is_empty() && !call.early.settled;
+        let late_offer = call.is_late_offer() && !call.early.settled;
         // What PRACK or UPDATE agreed on is not said again: here it would be an offer, or an old answer.
         if agreed.is_none() {
             response.set_body("application/sdp", sdp.clone());
@@ -439,7 +439,8 @@ pub(super) fn grant_session(
     response: &mut Response,
     keep: bool,
 ) -> Option<SessionTimer> {
-    let asked = SessionExpires::read(request).filter(|_| keep)?;
+    // Too short an interval of a client that cannot be told so (no 422 without `timer`) is none.
+    let asked = SessionExpires::read(request).filter(|asked| keep && asked.interval >= MIN_SE)?;
     let client_knows = knows_option(request, "timer");
     let granted = asked.granted(client_knows);
     response.headers.push(HeaderName::SessionExpires, granted.to_value());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::RngExt;
 
+use super::checks::session_description;
 use super::command::{LegCommand, OutgoingInvite};
 use super::event::{EndedBy, LegEvent, UaEvent};
 use super::prack::HeldPrack;
@@ -93,6 +94,11 @@ impl Early {
 }
 
 impl IncomingCall {
+    /// The INVITE brought no description: ours is the offer.
+    pub(super) fn is_late_offer(&self) -> bool {
+        !matches!(session_description(&self.invite.headers, &self.invite.body), Ok(Some(_)))
+    }
+
     /// Whether the next response must wait: for a PRACK, or for an open offer.
     pub(super) fn is_busy(&self) -> bool {
         let offers = self.early.offered.is_some() || self.early.pending.is_some();
@@ -363,6 +369,7 @@ impl UserAgent {
     pub(super) fn forget_leg(&mut self, id: LegId) {
         self.deadlines.set(id, None);
         if let Some(leg) = self.legs.remove(&id) {
+            self.expect_late_2xx(&leg);
             self.dialogs.remove(&leg.key);
             self.remember_ended(&leg);
             if let State::Incoming(call) = leg.state {

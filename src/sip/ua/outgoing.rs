@@ -303,6 +303,30 @@ impl UserAgent {
         }
     }
 
+    /// A re-INVITE of ours that is still open: its 2xx wants an ACK, though the call is over.
+    pub(super) fn expect_late_2xx(&mut self, leg: &Leg) {
+        let State::Established(call) = &leg.state else { return };
+        let Reoffer::Pending { tx, .. } = &call.reoffer else { return };
+        if self.table.is_pending(*tx) {
+            let (peer, trunk, losers) = (leg.peer, leg.trunk.clone(), vec![call.dialog.clone()]);
+            self.answered.insert(*tx, AnsweredInvite { peer, trunk, acks: Vec::new(), losers });
+        }
+    }
+
+    /// The 2xx to a re-INVITE of a call that is over.
+    pub(super) fn ack_late(&mut self, tx: TxId, response: &Response) {
+        let tag = tag_in(&response.headers, HeaderName::To).unwrap_or_default();
+        let cseq = response.headers.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        let Some(kept) = self.answered.get(&tx) else { return };
+        let Some(dialog) = kept.losers.iter().find(|dialog| dialog.remote_tag() == tag) else { return };
+        let target = self.dialog_target(dialog, kept.peer, kept.trunk.as_deref());
+        let (ack, remote_tag) = (dialog.ack(cseq), tag.to_owned());
+        let bytes = self.send_ack(ack, target);
+        if let Some(kept) = self.answered.get_mut(&tx) {
+            kept.acks.push(Acked { remote_tag, sent: Some((target, bytes)), repeats: 0 });
+        }
+    }
+
     /// The early dialog that a late 2xx belongs to.
     fn early_dialog(&self, tx: TxId, id: LegId, tag: &str) -> Option<&Dialog> {
         let lost = self.answered.get(&tx).into_iter().flat_map(|answered| &answered.losers);
@@ -397,6 +421,7 @@ impl UserAgent {
         call.invite.session_expires = Some(asked.max(min));
         let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
         push_interval(&mut request.headers, asked.max(min), min);
+        self.authorize_unasked(id, &mut request);
         self.invite_again(now, id, request)
     }
 
@@ -415,6 +440,7 @@ impl UserAgent {
         call.invite.reliable = true;
         let Some(mut request) = self.table.sent_invite(tx).cloned() else { return false };
         request.headers.replace(HeaderName::Supported, supported_by_caller(true));
+        self.authorize_unasked(id, &mut request);
         self.invite_again(now, id, request)
     }
 

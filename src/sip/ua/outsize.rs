@@ -98,12 +98,27 @@ impl UserAgent {
     /// The connection could not be had: the request goes by UDP, with a new branch. Returns whether it does.
     pub(super) fn fall_back_to_udp(&mut self, now: Instant, failed: TxId) -> bool {
         let Some(Switched { request, target }) = self.outsize.under_way.remove(&failed) else { return false };
-        let Some(purpose) = self.purposes.remove(&failed) else { return false };
         self.outsize.note_no_tcp(now, target.remote);
+        if !self.is_still_wanted(failed) {
+            return false;
+        }
+        let Some(purpose) = self.purposes.remove(&failed) else { return false };
         let about = Subject::of(&purpose);
         let tx = self.send_request(now, request, target, purpose);
         self.rename(failed, tx, about);
         true
+    }
+
+    /// Whether nobody gave up what the request is for while the connection was tried.
+    fn is_still_wanted(&self, tx: TxId) -> bool {
+        let state = |id| self.legs.get(id).map(|leg| &leg.state);
+        match self.purposes.get(&tx) {
+            Some(Purpose::Invite(id)) => {
+                matches!(state(id), Some(State::Outgoing(call)) if call.cancel.is_none())
+            }
+            Some(Purpose::Reinvite(id)) => matches!(state(id), Some(State::Established(_))),
+            _ => true,
+        }
     }
 
     /// The same request under another transaction.

@@ -34,6 +34,10 @@ impl UserAgent {
         }
         // Who re-INVITEs has seen our 200: a lost ACK needs no wait (RFC 5407 section 3.1.4).
         if call.unacked.take().is_some_and(|unacked| unacked.first) {
+            if let Some(reason) = call.hang_up.take() {
+                self.reply(now, tx, &request, StatusCode::REQUEST_TERMINATED);
+                return self.say_bye(now, id, reason);
+            }
             self.tell_leg(id, LegEvent::Acked { answer: None });
         }
         self.offer_arrived(now, tx, request, id);
@@ -132,7 +136,7 @@ impl UserAgent {
                 resend: Resend::capped(now, &values),
                 give_up: now + values.timeout(),
                 first: false,
-                offered: request.body.is_empty(),
+                offered: !matches!(session_description(&request.headers, &request.body), Ok(Some(_))),
             });
         }
         self.table.respond_bytes(now, tx, StatusCode::OK.get(), bytes);
@@ -241,19 +245,17 @@ impl UserAgent {
         let Some(call) = self.established(id) else {
             // The call ended meanwhile, but the peer still waits for its ACK.
             if status.is_success() {
-                self.dismiss(now, tx, id, response);
+                self.ack_late(tx, response);
             }
             return;
         };
-        let is_this = matches!(&call.reoffer, Reoffer::Pending { tx: pending, .. } if *pending == tx);
-        let reoffer = std::mem::replace(&mut call.reoffer, Reoffer::None);
-        let Reoffer::Pending { sdp, tries, met, .. } = reoffer else {
-            call.reoffer = reoffer;
-            return;
-        };
-        if !is_this {
+        if !matches!(&call.reoffer, Reoffer::Pending { tx: pending, .. } if *pending == tx) {
             return;
         }
+        let Reoffer::Pending { sdp, tries, met, .. } = std::mem::replace(&mut call.reoffer, Reoffer::None)
+        else {
+            return;
+        };
         match status.get() {
             200..=299 => self.reinvite_accepted(now, tx, id, response, sdp),
             491 if tries < GLARE_TRIES_MAX => self.wait_after_glare(now, id, sdp, tries + 1),

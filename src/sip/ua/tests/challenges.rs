@@ -78,3 +78,17 @@ fn requests_in_the_call_bring_their_credentials_and_are_challenged_once() {
     desk.told();
     desk.at_rest();
 }
+
+#[test]
+fn a_challenge_on_a_stream_is_answered_too() {
+    let target = Target::new(Transport::Tcp, address(CARRIER), address(US));
+    let (mut desk, first) = dialled(OutgoingInvite { target, ..with_password() });
+    desk.transport = Transport::Tcp;
+    desk.hear(&answer(&first, 407, "a", "Proxy-Authenticate: Digest realm=\"p\", nonce=\"n1\"\n", ""));
+    let second = desk.last_request().clone();
+    assert_eq!(desk.sent(), ["ACK", "INVITE"]);
+    assert!(second.headers.contains(HeaderName::ProxyAuthorization));
+    desk.hear(&answer(&second, 486, "b", "", ""));
+    desk.told();
+    desk.at_rest();
+}

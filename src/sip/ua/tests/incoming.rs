@@ -158,6 +158,17 @@ fn what_cannot_be_served_is_refused_as_the_rfcs_say() {
 }
 
 #[test]
+fn too_short_an_interval_of_a_client_without_timers_is_none() {
+    for interval in ["0", "1", "10;refresher=uac", "89"] {
+        let mut desk = Desk::new();
+        desk.hear(&invite("1", &format!("Session-Expires: {interval}\n")));
+        let leg = desk.invited().leg;
+        desk.command(leg, LegCommand::Answer { sdp: OFFER.into() });
+        assert!(!desk.last_response().headers.contains(HeaderName::SessionExpires), "{interval}");
+    }
+}
+
+#[test]
 fn a_refused_extension_and_interval_are_named() {
     let mut desk = Desk::new();
     desk.hear(&invite("1", "Require: timer, precondition\n"));
