@@ -16,7 +16,8 @@ const CONTACTS: usize = 3;
 
 fuzz_target!(|octets: &[u8]| {
     let mut now = Instant::now();
-    let mut registrar = Registrar::new(RegistrarConfig { contacts_max: CONTACTS, ..RegistrarConfig::default() });
+    let mut registrar =
+        Registrar::new(RegistrarConfig { contacts_max: CONTACTS, ..RegistrarConfig::default() });
     // Requests are parted by NUL; the octet before each says from where, as whom, and what time it is.
     for part in octets.split(|octet| *octet == 0) {
         let Some((how, text)) = part.split_first() else { continue };
