@@ -382,7 +382,7 @@ impl Bridge {
                 self.entertain(call);
                 None
             }
-            Outcome::Over => Some(End::Over),
+            Outcome::Over | Outcome::Led => Some(End::Over),
             Outcome::Replaced(_) => {
                 (self.near_held, self.far_held, self.relay) = (false, false, false);
                 (self.relay_from, self.switches) = (None, 0);

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future as _;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::hunt::{Hunt, NO_PROVISIONAL, Next, Policy, Refusal};
+use super::onward::{Asker, Onward};
 use crate::event::{CallEventKind, Direction};
 use crate::id::LegId;
 use crate::rtp::pacer::Pacer;
@@ -50,6 +52,8 @@ pub struct DialRequest {
     pub headers: Vec<(String, String)>,
     /// The dialog the callee is to replace by this one (RFC 3891).
     pub replaces: Option<ReplacesRef>,
+    /// Our address, as whoever asks knows it.
+    pub at: Option<IpAddr>,
     /// The call this one carries on, for what may be passed of it.
     pub inbound: Option<Arc<IncomingIdentity>>,
     /// Rings at most this long, over all targets.
@@ -72,6 +76,7 @@ impl DialRequest {
             max_forwards: 70,
             headers: Vec::new(),
             replaces: None,
+            at: None,
             inbound: None,
             ring_timeout: Duration::from_secs(30),
             source,
@@ -194,6 +199,12 @@ impl std::fmt::Debug for Permit {
 pub trait Outbound: Send + Sync {
     /// The targets of a request, in the order they are to be tried.
     fn route(&self, request: DialRequest) -> oneshot::Receiver<Result<Vec<Attempt>, RouteRefusal>>;
+    /// The flow of ours that a transfer leads to; `None`: somebody is to be dialled.
+    fn onward(
+        &self,
+        request: DialRequest,
+        asker: Asker,
+    ) -> oneshot::Receiver<Result<Option<Onward>, RouteRefusal>>;
     /// A channel of the trunk, when its pace allows one.
     fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>>;
     /// What became of an attempt.

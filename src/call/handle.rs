@@ -28,7 +28,7 @@ pub enum CallCommand {
         taken: Taken,
     },
     /// Move the call to somebody else: they are dialled, and take the place of the callee (or of the flow) once
-    /// they answer.
+    /// they answer. A number of ours has its flow go on with the caller.
     Transfer {
         /// Whom to dial.
         to: DialTarget,

@@ -35,6 +35,7 @@ pub mod handle;
 pub mod hunt;
 pub mod ledger;
 pub mod levels;
+pub mod onward;
 pub mod outgoing;
 pub mod recording;
 pub mod replace;
@@ -45,6 +46,7 @@ pub mod worker;
 use dial::{Party, Permit};
 use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
+use onward::Onward;
 use recording::{Recorder, RecordingWriter};
 use transfer::{Far, MoveNews, Moving, Outcome, Place, Reach};
 
@@ -107,6 +109,8 @@ pub struct Call {
     moving: Option<Box<Moving>>,
     /// Who has taken the place of the flow.
     joined: Far,
+    /// What has taken the place of the flow.
+    onward: Option<Onward>,
     /// After the leg: its channel is free once it has said goodbye.
     permit: Permit,
     // After the leg: a record is closed once the leg has said goodbye.
@@ -138,6 +142,7 @@ impl Call {
             trunk: party.trunk,
             moving: None,
             joined: None,
+            onward: None,
             permit: party.permit,
             ledger: frame.ledger,
             listed,
@@ -318,11 +323,7 @@ impl Call {
             report(&quality);
             self.ledger.record(CallEventKind::Quality(quality));
         }
-        if let Some(recorder) = self.recorder.take() {
-            let file = file_name(recorder.file().to_owned());
-            drop(recorder);
-            self.ledger.record(CallEventKind::Recording { state: "stopped".to_owned(), file });
-        }
+        self.stop_recording();
         if let Some(ending) = self.over.take() {
             info!(disposition = ending.disposition.as_str(), by = ending.by, "call ended");
             self.ledger.end(now, ending);
@@ -371,7 +372,7 @@ impl Call {
         self.joined = far;
         match outcome {
             Outcome::Replaced(cleared) if self.joined.is_none() => Some(Wake::Swapped(cleared)),
-            Outcome::Replaced(_) | Outcome::Open | Outcome::Over => None,
+            Outcome::Replaced(_) | Outcome::Open | Outcome::Led | Outcome::Over => None,
         }
     }
 
@@ -487,6 +488,14 @@ impl Call {
         }
     }
 
+    fn stop_recording(&mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            let file = file_name(recorder.file().to_owned());
+            drop(recorder);
+            self.ledger.record(CallEventKind::Recording { state: "stopped".to_owned(), file });
+        }
+    }
+
     fn phase(&mut self, phase: Phase, floor: Floor) {
         self.ledger.record(CallEventKind::Phase { phase, floor });
     }
@@ -509,7 +518,7 @@ impl Call {
     }
 
     fn is_over(&self) -> Option<Over> {
-        (self.over.is_some() || self.joined.is_some()).then_some(Over)
+        (self.over.is_some() || self.joined.is_some() || self.onward.is_some()).then_some(Over)
     }
 
     /// A further leg is over: the record says how it was.

@@ -6,6 +6,8 @@
 //! trunk may have REFER passed on instead: then the party that stays is asked to call by itself, and only if it
 //! cannot do so the call is moved here.
 //!
+//! Where it leads to a number of ours, nobody is dialled: that number's flow goes on with the party that stays.
+//!
 //! The near leg may be swapped under any step of a flow: an assistant goes on with whoever is there now.
 
 use std::future::Future as _;
@@ -16,9 +18,10 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use super::dial::{DialKit, DialNews, DialRequest, DialSource, DialTarget, Dialling, Party};
+use super::dial::{DialKit, DialNews, DialRequest, DialSource, DialTarget, Dialling, Party, RouteRefusal};
 use super::handle::{CallCommand, CallHandle, Calls, Taken};
 use super::ledger::Ending;
+use super::onward::{Asker, Onward};
 use super::replace::{Newcomer, Partner};
 use super::{Call, Wake};
 use crate::event::{CallEventKind, Disposition};
@@ -28,7 +31,7 @@ use crate::sip::cause::reason_across;
 use crate::sip::leg::{LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::{ReferPolicy, Trunk};
-use crate::sip::ua::{HangupReason, Referral, ReplacesRef, TransferAsked, TransferNews};
+use crate::sip::ua::{HangupReason, Referral, TransferAsked, TransferNews};
 use crate::sip::uri::Uri;
 
 /// Whom a call can reach, and what those hear who wait for it.
@@ -73,6 +76,8 @@ pub(super) enum Outcome {
     Open,
     /// A leg was replaced. What was not heard to its end by those who were there before.
     Replaced(Vec<PlayedItem>),
+    /// The near party goes on with another flow.
+    Led,
     /// The call is over.
     Over,
 }
@@ -87,16 +92,27 @@ pub(super) struct Moving {
 }
 
 enum Way {
+    /// We find out whether that is a number of ours. If it is not, this is what happens.
+    Asking { answer: oneshot::Receiver<Result<Option<Onward>, RouteRefusal>>, otherwise: Box<Otherwise> },
     /// We call the third party.
     Dialling(Box<Dialling>),
     /// The party that stays was asked to call it. If it cannot, this is whom we call.
-    Passed(Box<(DialTarget, Option<ReplacesRef>)>),
+    Passed(Box<DialRequest>),
     /// Another call of this server has it, on the far side of that leg.
     Joining { answer: oneshot::Receiver<Partner>, call: Option<CallHandle>, leg: LegId },
 }
 
+/// How somebody who is not ours is called.
+struct Otherwise {
+    /// By us.
+    request: DialRequest,
+    /// By the party that stays, if its trunk has REFER passed on.
+    referral: Option<Referral>,
+}
+
 /// What wakes a transfer.
 pub(super) enum MoveNews {
+    Onward(Result<Option<Onward>, RouteRefusal>),
     Dial(DialNews),
     Partner(Option<Partner>),
 }
@@ -110,6 +126,10 @@ impl std::fmt::Debug for MoveNews {
 impl Moving {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MoveNews> {
         match &mut self.way {
+            Way::Asking { answer, .. } => {
+                let lost = |_| Err(RouteRefusal::new(503, "the server is stopping"));
+                Pin::new(answer).poll(cx).map(|found| MoveNews::Onward(found.unwrap_or_else(lost)))
+            }
             Way::Dialling(dialling) => dialling.poll(cx).map(MoveNews::Dial),
             Way::Joining { answer, .. } => Pin::new(answer).poll(cx).map(|p| MoveNews::Partner(p.ok())),
             Way::Passed(_) => Poll::Pending,
@@ -133,7 +153,7 @@ impl Call {
             Wake::Leg(LegSignal::Transferring(news)) => self.referred(far, news),
             Wake::Move(news) => self.move_news(far, news),
             Wake::Command(CallCommand::Transfer { to, trunk, taken }) => {
-                self.transfer_commanded(to, trunk, taken);
+                self.transfer_commanded(far, to, trunk, taken);
                 Outcome::Open
             }
             Wake::Command(CallCommand::Replace { leg, with }) => self.replaced(far, leg, with),
@@ -168,22 +188,16 @@ impl Call {
             self.join_across(by, to, ours);
             return Outcome::Open;
         }
-        let other = if by == Mover::Near { Mover::Far } else { Mover::Near };
-        let target = DialTarget::Uri(uri.clone());
-        if policy == ReferPolicy::Pass
-            && let Some(other) = self.party(far, other)
-        {
-            other.refer(Referral { to: uri, replaces: replaces.clone(), referred_by });
-            self.begin(by, to, Way::Passed(Box::new((target, replaces))));
-        } else {
-            let by = self.mover(far, by);
-            self.dial_third(by, target, Vec::new(), replaces);
-        }
+        let request =
+            DialRequest { replaces: replaces.clone(), ..self.request(far, by, DialTarget::Uri(uri.clone())) };
+        let passes = policy == ReferPolicy::Pass;
+        let referral = passes.then_some(Referral { to: uri, replaces, referred_by });
+        self.seek(far, by, to, Otherwise { request, referral });
         Outcome::Open
     }
 
     /// The API asks for the call to be moved.
-    fn transfer_commanded(&mut self, to: DialTarget, trunk: Option<String>, taken: Taken) {
+    fn transfer_commanded(&mut self, far: &Far, to: DialTarget, trunk: Option<String>, taken: Taken) {
         if !self.answered {
             return taken.no("the call has not been answered yet");
         }
@@ -194,49 +208,96 @@ impl Call {
         let text = to.to_string();
         self.note_transfer("accepted", &text, 202);
         let passes = self.trunk.refer == ReferPolicy::Pass && trunk.is_none();
-        match passes.then(|| uri_at(&to, &self.trunk)).flatten() {
-            Some(uri) => {
-                self.leg.refer(Referral { to: uri, replaces: None, referred_by: None });
-                self.begin(Mover::Api, text, Way::Passed(Box::new((to, None))));
-            }
-            None => self.dial_third((Mover::Api, None), to, trunk.into_iter().collect(), None),
-        }
+        let uri = passes.then(|| uri_at(&to, &self.trunk)).flatten();
+        let referral = uri.map(|to| Referral { to, replaces: None, referred_by: None });
+        let request =
+            DialRequest { trunks: trunk.into_iter().collect(), ..self.request(far, Mover::Api, to) };
+        self.seek(far, Mover::Api, text, Otherwise { request, referral });
     }
 
     fn begin(&mut self, by: Mover, to: String, way: Way) {
         self.moving = Some(Box::new(Moving { by, to, way, gone: false }));
     }
 
-    /// Who moves the call, and over which trunks it may.
-    fn mover(&self, far: &Far, by: Mover) -> (Mover, Option<Vec<String>>) {
-        let trunk = match by {
-            Mover::Near => Some(&self.trunk),
-            Mover::Far => far.as_ref().map(|far| &far.trunk),
-            Mover::Api => None,
+    /// A call to whoever is to take a place in this one.
+    fn request(&self, far: &Far, by: Mover, to: DialTarget) -> DialRequest {
+        let asks = match (by, far) {
+            (Mover::Near, _) => Some((&self.trunk, &self.leg)),
+            (Mover::Far, Some(far)) => Some((&far.trunk, &far.leg)),
+            (Mover::Far, None) | (Mover::Api, _) => None,
         };
-        (by, trunk.and_then(|trunk| trunk.reach.clone()))
-    }
-
-    fn dial_third(
-        &mut self,
-        by: (Mover, Option<Vec<String>>),
-        to: DialTarget,
-        trunks: Vec<String>,
-        replaces: Option<ReplacesRef>,
-    ) {
-        let text = to.to_string();
-        let (by, reach) = by;
-        let request = DialRequest {
-            trunks,
-            reach,
-            replaces,
+        DialRequest {
+            reach: asks.and_then(|(trunk, _)| trunk.reach.clone()),
+            at: asks.map(|(_, leg)| leg.shown()),
             from: self.reach.from.clone(),
             organization: self.reach.organization.clone(),
             max_forwards: self.reach.max_forwards,
             ..DialRequest::new(to, DialSource::Transfer)
+        }
+    }
+
+    /// Finds out where that leads.
+    fn seek(&mut self, far: &Far, by: Mover, to: String, otherwise: Otherwise) {
+        let phone = match by {
+            Mover::Near => self.trunk.phone.clone(),
+            Mover::Far => far.as_ref().and_then(|far| far.trunk.phone.clone()),
+            Mover::Api => None,
         };
-        let dialling = Dialling::start(self.reach.kit.clone(), self.leg.pacer().clone(), request);
-        self.begin(by, text, Way::Dialling(Box::new(dialling)));
+        let asker = match phone {
+            Some(user) => Asker::Phone(user),
+            None if by == Mover::Api => Asker::Api,
+            None => Asker::Trunk,
+        };
+        let answer = self.reach.kit.outbound.onward(otherwise.request.clone(), asker);
+        self.begin(by, to, Way::Asking { answer, otherwise: Box::new(otherwise) });
+    }
+
+    /// What was asked for is no number of ours: somebody is called, by us or by the party that stays.
+    fn call_third(&mut self, far: &mut Far) {
+        let Some(Moving { by, to, way: Way::Asking { otherwise, .. }, gone }) =
+            self.moving.take().map(|moving| *moving)
+        else {
+            return;
+        };
+        let Otherwise { request, referral } = *otherwise;
+        let stays = if by == Mover::Near { Mover::Far } else { Mover::Near };
+        let asked = referral.is_some_and(|referral| {
+            let party = self.party(far, stays);
+            party.map(|leg| leg.refer(referral)).is_some()
+        });
+        let way = if asked { Way::Passed(Box::new(request)) } else { self.dialling(request) };
+        self.moving = Some(Box::new(Moving { by, to, way, gone }));
+    }
+
+    fn dialling(&self, request: DialRequest) -> Way {
+        Way::Dialling(Box::new(Dialling::start(self.reach.kit.clone(), self.leg.pacer().clone(), request)))
+    }
+
+    /// A number of ours: its flow goes on with the party that stays, and the other one hears BYE. Whose the call is
+    /// does not change by that: what may be asked of it later goes by its record.
+    fn led(&mut self, far: &mut Far, onward: Onward) -> Outcome {
+        let by = self.moving.as_ref().map(|moving| moving.by);
+        if by == Some(Mover::Near) && far.is_none() {
+            // Who asks talks with a flow, which cannot talk with another one.
+            return self.not_moved(far, 488, "nobody else is there to be transferred");
+        }
+        self.tell_mover(far, StatusCode::OK);
+        let Some(moving) = self.moving.take() else { return Outcome::Open };
+        self.note_transfer("completed", &moving.to, 200);
+        metrics::counter!("tandem_transfers_total", "outcome" => "completed").increment(1);
+        if let Some(mut leaves) = far.take() {
+            let by = if moving.by == Mover::Near { "caller" } else { "callee" };
+            if moving.by == Mover::Near {
+                self.trade_places(&mut leaves);
+                // Who stays was called.
+                self.outbound = true;
+            }
+            leaves.leg.hang_up(HangupReason::normal());
+            self.listed.disown(leaves.leg.id());
+            self.note_leg_ended(&leaves.leg, 200, "transferred", by);
+        }
+        self.onward = Some(onward);
+        Outcome::Led
     }
 
     /// The third party is on the far side of a leg of ours: its call is asked for it.
@@ -251,6 +312,9 @@ impl Call {
 
     pub(super) fn move_news(&mut self, far: &mut Far, news: MoveNews) -> Outcome {
         match news {
+            MoveNews::Onward(Ok(Some(onward))) => return self.led(far, onward),
+            MoveNews::Onward(Ok(None)) => self.call_third(far),
+            MoveNews::Onward(Err(refusal)) => return self.not_moved(far, refusal.status, &refusal.reason),
             MoveNews::Dial(DialNews::Note(note)) => self.ledger.record(note),
             MoveNews::Dial(DialNews::Signal(LegSignal::Ringing { status })) => {
                 if let Some(status) = StatusCode::new(status) {
@@ -375,8 +439,9 @@ impl Call {
 
     /// What a leg makes of a REFER of ours.
     pub(super) fn referred(&mut self, far: &mut Far, news: TransferNews) -> Outcome {
-        let passed = |moving: &&mut Box<Moving>| matches!(moving.way, Way::Passed(_));
-        let Some(moving) = self.moving.as_mut().filter(passed) else { return Outcome::Open };
+        if !self.moving.as_ref().is_some_and(|moving| matches!(moving.way, Way::Passed(_))) {
+            return Outcome::Open;
+        }
         match news {
             TransferNews::Accepted => {}
             TransferNews::Progress(status) => {
@@ -387,13 +452,11 @@ impl Call {
             TransferNews::Done(status) if status < 300 => return self.passed(far, status),
             // A peer that cannot: we do it ourselves.
             TransferNews::Refused(_) => {
-                let by = moving.by;
-                let gone = moving.gone;
-                if let Some(Moving { way: Way::Passed(rest), .. }) = self.moving.take().map(|m| *m) {
-                    let (to, replaces) = *rest;
-                    let by = self.mover(far, by);
-                    self.dial_third(by, to, Vec::new(), replaces);
-                    self.moving.iter_mut().for_each(|moving| moving.gone = gone);
+                if let Some(Moving { by, to, way: Way::Passed(request), gone }) =
+                    self.moving.take().map(|moving| *moving)
+                {
+                    let way = self.dialling(*request);
+                    self.moving = Some(Box::new(Moving { by, to, way, gone }));
                 }
             }
             TransferNews::Done(status) => return self.not_moved(far, status, "refused"),

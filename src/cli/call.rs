@@ -29,12 +29,12 @@ enum CallCommand {
     Start(dial::StartArgs),
     /// Move a call to somebody else, who takes the place of the callee or the assistant.
     #[command(
-        before_help = "Examples:\n  tandem call transfer call_01KE0000000000000000000000 +15550199\n  tandem call transfer call_01KE0000000000000000000000 +15550199 --json"
+        before_help = "Examples:\n  tandem call transfer call_01KE0000000000000000000000 +15550199\n  tandem call transfer call_01KE0000000000000000000000 100"
     )]
     Transfer {
         /// The call.
         id: CallId,
-        /// Number or SIP URI.
+        /// Number or SIP URI; a number of the call's organization runs its flow.
         to: String,
     },
     /// Show one call.

@@ -98,6 +98,7 @@ pub struct TransferCall {
 
 /// `POST /api/v1/calls/{id}/transfer`: somebody else takes the place of the callee, or of the flow and its
 /// assistant, once they answer; or, over a trunk with `refer = "pass"`, the caller's side is asked to call them.
+/// A number of the call's organization is not called: its flow goes on with the caller.
 /// 202: it is tried; `call.transfer` events say how it ends.
 ///
 /// # Errors

@@ -85,7 +85,7 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         method: "post",
         path: "/api/v1/calls/{id}/transfer",
-        summary: "Moves a call: somebody else takes the place of the callee or the assistant once they answer.",
+        summary: "Moves a call: somebody else takes the place of the callee or the assistant once they answer; a number of the organization runs its flow.",
         query: &[],
         body: Some(r#"{"to": "+15550123", "trunk": "optional"}"#),
         statuses: &[

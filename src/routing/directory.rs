@@ -120,6 +120,23 @@ impl Snapshot {
         self.phones.values()
     }
 
+    /// Where a call from inside goes: to a number of `organization` and, if `public`, to any in E.164 that is ours.
+    /// `*` is no number.
+    pub fn route_within(&self, called: &str, organization: Option<&str>, public: bool) -> Option<Route> {
+        let entry =
+            spellings(called).into_iter().filter(|spelling| spelling != "*").find_map(|spelling| {
+                let fits = |entry: &&Entry| {
+                    Some(entry.organization.as_str()) == organization || (public && spelling.starts_with('+'))
+                };
+                self.numbers.get(&spelling).filter(fits)
+            })?;
+        Some(Route {
+            organization: Some(entry.organization.clone()),
+            flow: Arc::clone(&entry.flow),
+            recording: self.records(&entry.organization),
+        })
+    }
+
     /// Where a call of a registered phone goes: to a number of its organization (or any in E.164 that is ours), to a
     /// phone of its organization, out over the trunks it may use, or to its organization's `*`.
     ///
@@ -127,6 +144,9 @@ impl Snapshot {
     /// The SIP status that fits.
     pub fn route_of_phone(&self, user: &str, called: &str) -> Result<PhoneRoute, u16> {
         let phone = self.phones.get(user).ok_or(403u16)?;
+        if let Some(route) = self.route_within(called, Some(&phone.organization), true) {
+            return Ok(PhoneRoute { route, trunks: Vec::new() });
+        }
         let own = |entry: &&Entry| entry.organization == phone.organization;
         let inside = |flow, trunks| {
             let organization = Some(phone.organization.clone());
@@ -135,17 +155,6 @@ impl Snapshot {
                 trunks,
             }
         };
-        let exact = spellings(called).into_iter().filter(|spelling| spelling != "*").find_map(|spelling| {
-            self.numbers.get(&spelling).filter(|entry| own(entry) || spelling.starts_with('+'))
-        });
-        if let Some(entry) = exact {
-            let route = Route {
-                organization: Some(entry.organization.clone()),
-                flow: Arc::clone(&entry.flow),
-                recording: self.records(&entry.organization),
-            };
-            return Ok(PhoneRoute { route, trunks: Vec::new() });
-        }
         let dial = |to: String| [Step::Dial { to, timeout: Seconds(RING) }].into();
         if self.phones.get(called).is_some_and(|other| other.organization == phone.organization) {
             return Ok(inside(dial(format!("phone:{called}")), Vec::new()));
@@ -323,6 +332,21 @@ mod tests {
         let star = all.route_of_phone("101", "+15550199").expect("the star");
         assert_eq!(star.route.flow[0].name(), "answer");
         assert!(all.route_of_phone("201", "+15550199").is_err(), "the star is acme's");
+    }
+
+    #[test]
+    fn a_transfer_stays_within_its_organization_but_for_public_numbers() {
+        let snapshot = snapshot(&["100", "+15550100", "*"]);
+        let finds =
+            |called, organization, public| snapshot.route_within(called, organization, public).is_some();
+        assert!(finds("100", Some("acme"), false) && finds("15550100", Some("acme"), false));
+        assert!(!finds("100", Some("other"), true) && !finds("100", None, true), "somebody else's extension");
+        assert!(finds("15550100", Some("other"), true) && finds("+15550100", None, true));
+        assert!(!finds("+15550100", Some("other"), false), "the API keeps to its own");
+        assert!(
+            !finds("101", Some("acme"), true) && !finds("*", Some("acme"), true),
+            "the star is no number"
+        );
     }
 
     #[test]

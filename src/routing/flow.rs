@@ -47,21 +47,35 @@ pub enum Planned {
     },
 }
 
-/// Runs the steps in order and closes the call.
+/// Runs the steps in order, and whatever transfers lead to, and closes the call.
 pub async fn run(mut call: Box<Call>, steps: Vec<Planned>) {
+    run_steps(&mut call, steps).await;
+    // Boxed: few calls are transferred.
+    Box::pin(transferred(&mut call)).await;
+    call.finish();
+}
+
+/// Those who have taken the place of the flow, and the flows that take the place of others.
+async fn transferred(call: &mut Call) {
+    loop {
+        call.talk_with_joined().await;
+        let Some(onward) = call.take_onward() else { return };
+        onward.run(call).await;
+    }
+}
+
+/// Runs the steps in order, until the call is over or goes on with something else.
+pub(super) async fn run_steps(call: &mut Call, steps: Vec<Planned>) {
     if !matches!(steps.first(), Some(Planned::Reject(_) | Planned::Impossible { .. })) {
         for step in steps {
-            if run_step(&mut call, step).await == Err(Over) {
+            if run_step(call, step).await == Err(Over) {
                 break;
             }
         }
     } else if let Some(step) = steps.into_iter().next() {
         // Over is what a refusal ends in.
-        let _over = run_step(&mut call, step).await;
+        let _over = run_step(call, step).await;
     }
-    // Boxed: few calls are transferred.
-    Box::pin(call.talk_with_joined()).await;
-    call.finish();
 }
 
 async fn run_step(call: &mut Call, step: Planned) -> Result<(), Over> {

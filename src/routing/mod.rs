@@ -6,6 +6,7 @@ pub mod directory;
 pub mod flow;
 pub mod lines;
 pub mod media;
+mod onward;
 pub mod outbound;
 mod phones;
 pub mod plan;

@@ -11,8 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::Directory;
 use super::lines::LegLines;
 use super::media::MediaSettings;
+use super::plan::Planner;
 use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal};
 use crate::call::hunt::Policy;
+use crate::call::onward::{Asker, Onward};
 use crate::id::LegId;
 use crate::sip::carrier::{Carriers, TargetOutcome};
 use crate::sip::endpoint::EndpointHandle;
@@ -43,6 +45,8 @@ pub struct Trunking {
     pub carriers: Carriers,
     /// Phones, and whose they are.
     pub directory: Directory,
+    /// Makes flows runnable.
+    pub planner: Planner,
     /// Names phones register at, besides our addresses.
     pub domains: Vec<String>,
     /// Encryption of media with phones.
@@ -55,6 +59,15 @@ impl Outbound for Trunking {
     fn route(&self, request: DialRequest) -> oneshot::Receiver<Result<Vec<Attempt>, RouteRefusal>> {
         let trunking = self.clone();
         self.answer(async move { trunking.attempts(&request).await })
+    }
+
+    fn onward(
+        &self,
+        request: DialRequest,
+        asker: Asker,
+    ) -> oneshot::Receiver<Result<Option<Onward>, RouteRefusal>> {
+        let trunking = self.clone();
+        self.answer(async move { trunking.flow_of(&request, &asker).await })
     }
 
     fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>> {
@@ -143,7 +156,8 @@ impl Trunking {
                     |trunk: &&Arc<Trunk>| belongs(uri, trunk, request.source) && reaches(request, trunk);
                 let trunks: Vec<_> = self.trunks.iter().filter(fits).cloned().collect();
                 // A party that wants to be connected to us means a number we can reach.
-                if trunks.is_empty() && request.source == DialSource::Transfer && self.is_ours(uri) {
+                let moved = request.source == DialSource::Transfer;
+                if trunks.is_empty() && moved && self.is_our_domain(uri, request.at) {
                     return Ok((user, self.asked(request)?));
                 }
                 if trunks.is_empty() {
@@ -171,10 +185,13 @@ impl Trunking {
         Ok(chosen.into_iter().filter(|trunk| reaches(request, trunk)).collect())
     }
 
-    pub(super) fn is_ours(&self, uri: &Uri) -> bool {
+    /// Whether a URI has an address of ours; `at` is the one that who wrote it reaches us at.
+    pub(super) fn is_ours(&self, uri: &Uri, at: Option<IpAddr>) -> bool {
         let Some(Host::Ip(ip)) = uri.host() else { return false };
         let listens = |listener: &crate::sip::endpoint::Listener| listener.address.ip() == ip;
-        self.advertise == Some(ip) || ip.is_loopback() || self.endpoint.local_addrs().iter().any(listens)
+        [self.advertise, at].contains(&Some(ip))
+            || ip.is_loopback()
+            || self.endpoint.local_addrs().iter().any(listens)
     }
 
     /// Where an INVITE goes, and under which name that was found.
@@ -279,7 +296,7 @@ fn policy(trunk: &Trunk) -> Policy {
 }
 
 /// Whether a URI leads to a trunk: to its domain, one of its peers, or where its redirects may lead.
-fn belongs(uri: &Uri, trunk: &Trunk, source: DialSource) -> bool {
+pub(super) fn belongs(uri: &Uri, trunk: &Trunk, source: DialSource) -> bool {
     let host = match uri.host() {
         Some(Host::Name(name)) => name.to_ascii_lowercase(),
         Some(Host::Ip(ip)) => ip.to_string(),

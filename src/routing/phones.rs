@@ -1,5 +1,6 @@
 //! Calls to phones that register with us: to every contact at once, over the flow its registration came on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::outbound::Trunking;
@@ -30,7 +31,9 @@ impl Trunking {
             DialTarget::Number(number) => {
                 Ok(directory.phone(number).filter(own).map(|phone| phone.user.clone()))
             }
-            DialTarget::Uri(uri) if request.source == DialSource::Transfer && self.is_our_domain(uri) => {
+            DialTarget::Uri(uri)
+                if request.source == DialSource::Transfer && self.is_our_domain(uri, request.at) =>
+            {
                 let user = uri.user_decoded().unwrap_or_default();
                 Ok(directory.phone(&user).filter(own).map(|phone| phone.user.clone()))
             }
@@ -38,12 +41,13 @@ impl Trunking {
         }
     }
 
-    fn is_our_domain(&self, uri: &Uri) -> bool {
+    /// Whether a URI leads to us, by name or address.
+    pub(super) fn is_our_domain(&self, uri: &Uri, at: Option<IpAddr>) -> bool {
         let named = match uri.host() {
             Some(Host::Name(name)) => self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(name)),
             Some(Host::Ip(_)) | None => false,
         };
-        named || self.is_ours(uri)
+        named || self.is_ours(uri, at)
     }
 
     /// All its contacts, as one target whose legs ring together.
@@ -59,7 +63,9 @@ impl Trunking {
         let reach = self.directory.now().phone(user).map(|phone| phone.trunks.clone()).unwrap_or_default();
         let profile = Profile { next_hop: NextHop::Source, ..Profile::default() };
         let srtp = self.phone_srtp;
-        let trunk = Arc::new(Trunk { reach: Some(reach), srtp, ..Trunk::new(TRUNK, Arc::new(profile)) });
+        let phone = Some(user.to_owned());
+        let trunk = Trunk { reach: Some(reach), phone, srtp, ..Trunk::new(TRUNK, Arc::new(profile)) };
+        let trunk = Arc::new(trunk);
         let attempts = bindings.into_iter().take(CONTACTS_MAX);
         let mut attempts = attempts
             .map(|binding| self.to_contact(request, user, &trunk, binding))

@@ -149,6 +149,7 @@ impl Server {
             advertise: config.sip.advertise,
             carriers: carriers.clone(),
             directory: directory.clone(),
+            planner: planner.clone(),
             domains: config.sip.registrar.domains.clone(),
             phone_srtp: carriers::default_srtp(config.media.srtp),
             runtime: tokio::runtime::Handle::current(),

@@ -174,6 +174,11 @@ impl SipLeg {
         self.id
     }
 
+    /// Our address as the peer reaches it.
+    pub fn shown(&self) -> IpAddr {
+        self.settings.address
+    }
+
     /// The codec we send, once it is agreed on.
     pub fn codec(&self) -> Option<Codec> {
         self.media.as_ref().map(|media| media.stream_ref().config().codec)

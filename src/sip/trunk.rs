@@ -73,6 +73,8 @@ pub struct Trunk {
     pub domain: Option<String>,
     /// Trunks that a transfer by its party may go out over; `None`: as any other call.
     pub reach: Option<Vec<String>>,
+    /// The phone that this stands for, by its user, where it is no trunk at all.
+    pub phone: Option<String>,
     /// How keys are sent.
     pub dtmf: DtmfMethod,
     /// Whether re-INVITEs are answered here or carried to the other leg of a bridge.
@@ -362,6 +364,7 @@ impl Trunk {
             refer,
             redirects: RedirectPolicy::default(),
             reach: None,
+            phone: None,
             failover_statuses,
             session_expires,
             reliable_out,

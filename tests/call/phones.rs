@@ -13,7 +13,7 @@ use tandem::sip::ua::{Credentials, TransferNews};
 use tandem::sip::uri::Uri;
 
 use super::PORTS;
-use super::support::{LOCALHOST, Lab, Setup, data_of, ms, say, tone};
+use super::support::{LOCALHOST, Lab, Setup, answer, data_of, ms, say, tone};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -165,6 +165,26 @@ async fn a_phone_moves_its_call_to_another_phone_and_not_out_of_the_house() {
     assert_eq!(report.transfer, Some(TransferNews::Done(200)));
     assert!(moved.await.expect("eve").answered.is_some());
     assert!(held.await.expect("bob").hang_up.is_some(), "eve has hung up");
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_phone_that_was_called_moves_the_caller_to_the_assistant() {
+    let setup = Setup::default().script(&answer("tone:500", 4000));
+    let lab = Lab::open(PORTS, setup.configure(|config| config.sip.registrar.enabled = true)).await;
+    add(&lab, &["101", "102"]).await;
+    let (ann, bob) = (registered(&lab, "101", 0).await, registered(&lab, "102", 1).await);
+    let to = Act::Transfer(Uri::sip("100", "127.0.0.1", None).expect("a URI"));
+    let moved = answers(&bob, ms(100), vec![Act::Wait(ms(200)), to]);
+    let acts = vec![Act::WaitForSpeech(ms(300)), Act::HangUp];
+    let report = ann.call(dials(&lab, "101", "102", acts)).await.expect("the phone can try");
+    assert!(loud_ms(&report.heard) >= 300, "{} ms of the assistant", loud_ms(&report.heard));
+    let moved = moved.await.expect("bob");
+    assert_eq!(moved.transfer, Some(TransferNews::Done(200)));
+    assert!(moved.hang_up.is_some(), "bob hears BYE");
+    let (call, events) = lab.record().await;
+    assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Completed), Some("caller")));
+    assert_eq!(data_of(&events, "provider.connected").len(), 1);
     lab.close().await;
 }
 

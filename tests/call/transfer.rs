@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use tandem::event::Disposition;
-use tandem::store::CallRecord;
+use tandem::store::{CallRecord, Committed};
 
 use super::PORTS;
 use super::support::{Lab, Setup, answer, data_of, kinds, within};
@@ -47,6 +47,16 @@ impl Stage {
         let call = self.lab.live_call().await;
         let path = format!("/api/v1/calls/{}/{what}", call.id);
         self.lab.http("POST", &path, &self.lab.token().await, &body.to_string()).await
+    }
+
+    /// Waits until the latest event of a transfer is this one.
+    async fn transferred(&self, state: &str) {
+        let call = self.lab.live_call().await;
+        within(10, state, async || {
+            let states = states(&self.lab.events(call.id).await);
+            states.last().is_some_and(|last| last == state).then_some(())
+        })
+        .await;
     }
 
     pub async fn closed(&self, count: usize) -> Vec<CallRecord> {
@@ -516,6 +526,106 @@ async fn a_caller_who_was_answered_hears_why_the_call_ends() {
     let (call, _) = stage.lab.record().await;
     assert_eq!((call.disposition, call.sip_status), (Some(Disposition::Busy), Some(486)));
     stage.lab.close().await;
+}
+
+fn states(events: &[Committed]) -> Vec<String> {
+    let told = data_of(events, "call.transfer").into_iter();
+    told.map(|event| format!("{} {}", event["state"].as_str().unwrap_or_default(), event["status"])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callee_sends_the_caller_to_the_assistant() {
+    let mut stage = Stage::open("local", talkative()).await;
+    let (mut ann, mut bob) = stage.bridged().await;
+    ann.line.hush(true);
+    let to = format!("sip:100@{}", stage.at());
+    assert_eq!(stage.bob.refer(&mut bob, &to).await, 202);
+    assert_eq!(stage.bob.news(&bob).await.last(), Some(&200));
+    stage.bob.hung_up(&bob).await;
+    ann.line.hears(20, "the assistant", Packet::is_loud).await;
+    // The flow is the call's now: what the API asks of an assistant, this one does.
+    assert_eq!(stage.post("say", json!({"text": "Hello."})).await.0, 202);
+    stage.ann.bye(&mut ann).await;
+    let (call, events) = stage.lab.record().await;
+    assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Completed), Some("caller")));
+    assert_eq!(states(&events), ["asked 0", "accepted 202", "completed 200"]);
+    assert_eq!(data_of(&events, "provider.connected").len(), 1, "{:?}", kinds(&events));
+    assert_eq!(data_of(&events, "leg.ended")[0]["by"], "callee");
+    stage.lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_sends_the_callee_to_the_assistant_even_where_transfers_are_passed() {
+    let mut stage = Stage::open("pass", talkative()).await;
+    let (mut ann, mut bob) = stage.bridged().await;
+    bob.line.hush(true);
+    let to = format!("sip:100@{}", stage.at());
+    assert_eq!(stage.ann.refer(&mut ann, &to).await, 202);
+    // Bob is not asked to call a number that only we know.
+    assert_eq!(stage.ann.news(&ann).await.last(), Some(&200));
+    stage.ann.hung_up(&ann).await;
+    bob.line.hears(20, "the assistant", Packet::is_loud).await;
+    stage.bob.bye(&mut bob).await;
+    let (call, events) = stage.lab.record().await;
+    assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Completed), Some("callee")));
+    assert_eq!(states(&events), ["asked 0", "accepted 202", "completed 200"]);
+    assert_eq!(data_of(&events, "leg.ended")[0]["by"], "caller");
+    stage.lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_moves_a_caller_from_one_flow_to_another_and_back() {
+    let mut stage = Stage::open("local", talkative()).await;
+    let mut ann = stage.ann.call(stage.at(), "100").await;
+    ann.line.hush(true);
+    ann.line.hears(10, "the assistant", Packet::is_loud).await;
+    assert_eq!(stage.post("transfer", json!({"to": "400"})).await.0, 202);
+    stage.lab.service_until("the session is closed", |report| report.summary.ended == 1).await;
+    ann.line.hush(false);
+    ann.line.hears(20, "herself", Packet::is_loud).await;
+    ann.line.hush(true);
+    // The same from a call with two parties: the callee leaves, the caller goes on.
+    assert_eq!(stage.post("transfer", json!({"to": stage.carol_uri()})).await.0, 202);
+    let carol = stage.carol.pick_up("0 101").await;
+    carol.line.hush(true);
+    assert_eq!(stage.post("transfer", json!({"to": "100"})).await.0, 202);
+    stage.carol.hung_up(&carol).await;
+    ann.line.hears(20, "the assistant", Packet::is_loud).await;
+    stage.ann.bye(&mut ann).await;
+    let (call, events) = stage.lab.record().await;
+    assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Completed), Some("caller")));
+    assert_eq!(states(&events), ["accepted 202", "completed 200"].repeat(3));
+    assert_eq!(data_of(&events, "provider.connected").len(), 2, "{:?}", kinds(&events));
+    stage.lab.close_without_violations().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_cannot_take_the_call_leaves_it_where_it_is() {
+    let mut stage = Stage::open("local", talkative()).await;
+    let mut ann = stage.ann.call(stage.at(), "100").await;
+    ann.line.hush(true);
+    ann.line.hears(10, "the assistant", Packet::is_loud).await;
+    // 300 refuses calls.
+    assert_eq!(stage.post("transfer", json!({"to": "300"})).await.0, 202);
+    stage.transferred("failed 486").await;
+    // Whoever talks with an assistant has nobody to send to another flow.
+    let to = format!("sip:400@{}", stage.at());
+    assert_eq!(stage.ann.refer(&mut ann, &to).await, 202);
+    assert_eq!(stage.ann.news(&ann).await.last(), Some(&488));
+    stage.transferred("failed 488").await;
+    // 500 is an extension of somebody else: not ours, it is dialled as any other number.
+    assert_eq!(stage.post("transfer", json!({"to": "500"})).await.0, 202);
+    let (invite, server) = stage.bob.ringing().await;
+    stage.bob.refuse(&invite, server, "404 Not Found").await;
+    ann.line.hears(10, "the assistant", Packet::is_loud).await;
+    assert!(!stage.ann.is_hung_up(&ann).await);
+    stage.ann.bye(&mut ann).await;
+    let (_, events) = stage.lab.record().await;
+    let failed = ["accepted 202", "failed 486"];
+    let asked = ["asked 0", "accepted 202", "failed 488"];
+    assert_eq!(states(&events), [&failed[..], &asked, &["accepted 202", "failed 404"]].concat());
+    assert_eq!(data_of(&events, "provider.connected").len(), 1, "the same session throughout");
+    stage.lab.close_without_violations().await;
 }
 
 /// 24 kHz, one channel.

@@ -66,7 +66,8 @@ impl Phone {
     pub fn new(user: &str, secret: Secret, number: Option<String>, reach: Vec<String>) -> Self {
         // Its Contact often is a private address: requests go where its own came from.
         let profile = Profile { next_hop: NextHop::Source, ..Profile::default() };
-        let trunk = Trunk { reach: Some(reach), ..Trunk::new(TRUNK, Arc::new(profile)) };
+        let named = Some(user.to_owned());
+        let trunk = Trunk { reach: Some(reach), phone: named, ..Trunk::new(TRUNK, Arc::new(profile)) };
         Self { user: user.to_owned(), secret, number, trunk: Arc::new(trunk) }
     }
 }
