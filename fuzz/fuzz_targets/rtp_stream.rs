@@ -14,7 +14,7 @@ use tandem::rtp::{Direction, ItemKey, Stream, StreamConfig};
 
 /// What one run may cost, in samples at 24 kHz heard or said, weighed by [`cost`]. A filter costs four times
 /// what the stream around it does, and it is the stream that is looked at here.
-const BUDGET: usize = 24_000;
+const BUDGET: usize = 8_000;
 
 fuzz_target!(|input: &[u8]| {
     let mut script = Script(input);
@@ -193,8 +193,8 @@ fn cost(codec: Codec) -> usize {
     }
 }
 
-/// Of the [`BUDGET`]: no more than 200 steps.
-const STEP: usize = 200;
+/// Of the [`BUDGET`]: no more than 80 steps.
+const STEP: usize = 100;
 
 /// The far end, now and then a stranger.
 fn source(op: u8) -> SocketAddr {

@@ -116,7 +116,9 @@ impl DialTarget {
                 false => Err("write the user of a phone, such as phone:101".into()),
             };
         }
-        if text.is_empty() || text.len() > LONGEST_NUMBER || !text.chars().all(known) {
+        // Only figures are written in groups.
+        let words = text.contains([' ', '(', ')']) && text.chars().any(|c| c.is_ascii_alphabetic());
+        if text.is_empty() || text.len() > LONGEST_NUMBER || words || !text.chars().all(known) {
             return Err("write a number such as +15550123, or a SIP URI such as sip:bob@example.com".into());
         }
         Ok(Self::Number(text.to_owned()))

@@ -83,9 +83,9 @@ async fn a_repeated_request_does_not_dial_twice() {
     assert_eq!((code, &again), (202, &first));
     let other = json!({"to": "300", "flow": "700"}).to_string();
     assert_eq!(post(address, &token, Some("k"), &other).await.0, 409);
-    let wrong = json!({"to": "a b\n", "flow": "nobody", "timeout_s": 0}).to_string();
+    let wrong = json!({"to": "a b\n", "flow": "nobody", "trunk": "nope", "timeout_s": 0}).to_string();
     let (code, problem) = post(address, &token, Some("w"), &wrong).await;
-    assert_eq!((code, problem["errors"].as_array().map(Vec::len)), (422, Some(2)), "{problem}");
+    assert_eq!((code, problem["errors"].as_array().map(Vec::len)), (422, Some(4)), "{problem}");
     near.closed(1).await;
     let calls = near.server.store().calls(&Default::default(), None, 10).await.expect("the store answers");
     assert_eq!(calls.data.len(), 1);
