@@ -152,8 +152,11 @@ impl Trunking {
             DialTarget::Uri(uri) => {
                 let user = uri.dialled().filter(|user| !user.is_empty());
                 let user = user.ok_or_else(|| RouteRefusal::new(484, "the URI names nobody"))?;
-                let fits =
-                    |trunk: &&Arc<Trunk>| belongs(uri, trunk, request.source) && reaches(request, trunk);
+                let wanted =
+                    |trunk: &Trunk| request.trunks.is_empty() || request.trunks.contains(&trunk.name);
+                let fits = |trunk: &&Arc<Trunk>| {
+                    wanted(trunk) && belongs(uri, trunk, request.source) && reaches(request, trunk)
+                };
                 let trunks: Vec<_> = self.trunks.iter().filter(fits).cloned().collect();
                 // A party that wants to be connected to us means a number we can reach.
                 let moved = request.source == DialSource::Transfer;

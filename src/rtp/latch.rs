@@ -55,6 +55,8 @@ pub struct Latch {
     policy: LatchPolicy,
     signalled: SocketAddr,
     locked: Option<Locked>,
+    /// Where the far end was before signalling moved it, and since when it is heard from there all the same.
+    former: Option<(SocketAddr, Option<Instant>)>,
     candidate: Option<Candidate>,
 }
 
@@ -76,7 +78,7 @@ struct Candidate {
 impl Latch {
     /// Waits for the far end at `signalled`.
     pub fn new(policy: LatchPolicy, signalled: SocketAddr) -> Self {
-        Self { policy, signalled: canonical(signalled), locked: None, candidate: None }
+        Self { policy, signalled: canonical(signalled), locked: None, former: None, candidate: None }
     }
 
     /// Takes new signalling. The lock is kept if the address is the same, so that a session refresh
@@ -85,7 +87,7 @@ impl Latch {
     pub fn reconfigure(&mut self, policy: LatchPolicy, signalled: SocketAddr) {
         let signalled = if signalled.ip().is_unspecified() { self.signalled } else { canonical(signalled) };
         if signalled != self.signalled || !policy.symmetric {
-            self.locked = None;
+            self.former = self.locked.take().map(|locked| (locked.source, None));
         }
         self.candidate = None;
         self.signalled = signalled;
@@ -112,12 +114,18 @@ impl Latch {
                 return Verdict::Accept;
             }
             let silent = now.saturating_duration_since(locked.last) >= self.policy.relatch_after;
-            if !silent || (locked.ssrc != ssrc && source != self.signalled) {
+            if source != self.signalled && (!silent || locked.ssrc != ssrc) {
                 return Verdict::Foreign;
             }
         }
         if source == self.signalled {
             return self.lock(now, source, ssrc);
+        }
+        // Packets from before a move are still on their way, and prove nothing.
+        if let Some((_, since)) = self.former.as_mut().filter(|(former, _)| *former == source)
+            && now.saturating_duration_since(*since.get_or_insert(now)) < self.policy.relatch_after
+        {
+            return Verdict::Foreign;
         }
         if !self.policy.symmetric || !self.is_allowed(source.ip()) {
             return Verdict::Foreign;
@@ -149,7 +157,7 @@ impl Latch {
     fn lock(&mut self, now: Instant, source: SocketAddr, ssrc: u32) -> Verdict {
         let moved = self.destination() != source;
         self.locked = Some(Locked { source, ssrc, last: now });
-        self.candidate = None;
+        (self.former, self.candidate) = (None, None);
         if moved { Verdict::AcceptAndLatch } else { Verdict::Accept }
     }
 
@@ -190,6 +198,29 @@ mod tests {
         let mut latch = latch(&[]);
         assert_eq!(latch.judge(Instant::now(), at(SDP), 7, 1), Verdict::Accept);
         assert_eq!(latch.destination(), at(SDP));
+    }
+
+    #[test]
+    fn packets_from_before_a_move_do_not_undo_it() {
+        let (mut latch, now) = (latch(&["192.0.2.0/24"]), Instant::now());
+        let (old, new) = (at(SDP), at("192.0.2.9:5000"));
+        latch.judge(now, old, 7, 1);
+        latch.reconfigure(latch.policy.clone(), new);
+        for sequence in 2..5 {
+            assert_eq!(latch.judge(now, old, 7, sequence), Verdict::Foreign);
+        }
+        assert_eq!(latch.destination(), new);
+        assert_eq!(latch.judge(now, new, 7, 5), Verdict::Accept);
+        assert_eq!(latch.judge(now, old, 7, 6), Verdict::Foreign);
+    }
+
+    #[test]
+    fn the_signalled_address_wins_over_one_that_was_found() {
+        let (mut latch, now) = (latch(&["198.51.100.0/24"]), Instant::now());
+        let nat = at("198.51.100.7:4000");
+        latch.judge(now, nat, 7, 1);
+        assert_eq!(latch.judge(now, nat, 7, 2), Verdict::AcceptAndLatch);
+        assert_eq!(latch.judge(now, at(SDP), 8, 1), Verdict::AcceptAndLatch);
     }
 
     #[test]

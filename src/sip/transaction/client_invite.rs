@@ -109,11 +109,12 @@ impl InviteClient {
                     self.out.push(ClientOutput::Pass);
                 }
             }
-            State::Completed { ack, .. } => {
-                if status >= 300 {
-                    self.out.push(ClientOutput::Resend(ack.clone()));
-                }
-            }
+            State::Completed { ack, .. } => match status {
+                // A callee answered while another one's, or a proxy's, refusal was on its way: the call must be ended.
+                200..=299 => self.out.push(ClientOutput::Pass),
+                300.. => self.out.push(ClientOutput::Resend(ack.clone())),
+                _ => {}
+            },
             State::Terminated => {}
         }
     }

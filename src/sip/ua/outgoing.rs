@@ -366,7 +366,19 @@ impl UserAgent {
                 details: Box::new(details),
             },
         );
+        self.expect_crossing_2xx(id);
         self.forget_leg(id);
+    }
+
+    /// A 2xx that crossed the refusal is still to be ended, until the transaction is over.
+    fn expect_crossing_2xx(&mut self, id: LegId) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let State::Outgoing(call) = &leg.state else { return };
+        if self.table.sent_invite(call.tx).is_some() {
+            let losers = leg.dialogs().cloned().collect();
+            let (peer, trunk) = (leg.peer, leg.trunk.clone());
+            self.answered.insert(call.tx, AnsweredInvite { peer, trunk, acks: Vec::new(), losers });
+        }
     }
 
     pub(super) fn invite_unanswered(&mut self, now: Instant, id: LegId, status: StatusCode) {

@@ -451,7 +451,14 @@ impl UserAgent {
     pub(super) fn notify_arrived(&mut self, now: Instant, tx: TxId, request: &Request, id: LegId) {
         let read = match read_notify(request) {
             Ok(read) => read,
-            Err(refusal) => return self.reply_with(now, tx, request, refusal.status, &refusal.headers),
+            Err(refusal) => {
+                // What we never asked for needs no body we understand.
+                let unasked = self.established(id).is_none_or(|call| call.transfer_out.is_none());
+                if unasked && refusal.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+                    return self.reply(now, tx, request, StatusCode::CALL_DOES_NOT_EXIST);
+                }
+                return self.reply_with(now, tx, request, refusal.status, &refusal.headers);
+            }
         };
         let transfer = self.established(id).and_then(|call| call.transfer_out.as_mut());
         // The id is the number of the REFER; a challenged one has several.
