@@ -180,7 +180,11 @@ fn checked(api: &Api, caller: &Caller, wanted: StartCall) -> Result<(DialRequest
     if let Some(trunk) = &wanted.trunk
         && !api.carriers.status().iter().any(|known| known.name == *trunk)
     {
-        errors.push(field("/trunk", "unknown", "there is no trunk of this name; `tandem trunk list` shows them"));
+        errors.push(field(
+            "/trunk",
+            "unknown",
+            "there is no trunk of this name; `tandem trunk list` shows them",
+        ));
     }
     let timeout = wanted.timeout_s.unwrap_or(RING_S);
     if !(1..=RING_MOST_S).contains(&timeout) {
