@@ -188,3 +188,17 @@ fn the_called_party_may_speak_in_the_call_though_it_is_no_trunk() {
     desk.hear(&bye);
     assert!(matches!(desk.told()[..], [LegEvent::Ended { by: EndedBy::Peer, .. }]));
 }
+
+#[test]
+fn a_2xx_that_crosses_a_refusal_is_acknowledged_and_ended() {
+    let (mut desk, invite) = dialled(call(Some(OFFER)));
+    desk.hear(&answer(&invite, 180, "p", CONTACT, ""));
+    desk.hear(&answer(&invite, 486, "q", "", ""));
+    assert_eq!(desk.sent(), ["ACK"]);
+    desk.hear(&answer(&invite, 200, "p", CONTACT, OFFER));
+    let bye = desk.last_request().clone();
+    assert_eq!(desk.sent(), ["ACK", "BYE"]);
+    desk.hear(&answer(&bye, 200, "p", "", ""));
+    desk.told();
+    desk.at_rest();
+}
