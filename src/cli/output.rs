@@ -207,6 +207,11 @@ pub(super) fn transcript_line(output: &Output, line: &Value) -> String {
     format!("{time:>7}  {}  {words}", output.paint(style, &format!("{who:<10}")))
 }
 
+/// The elements of an array; of anything else, none.
+pub(super) fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
 /// A JSON value for people.
 pub(super) fn text(value: &Value) -> String {
     match value {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::output::{items, text};
 use crate::telemetry::for_terminal;
 
 /// See, add and remove the phones that may register.
@@ -158,19 +159,6 @@ fn show(context: &Context, phone: Value) -> Result<(), Failure> {
 
 fn place(contact: &Value) -> String {
     format!("{} {}", text(&contact["transport"]), text(&contact["address"]))
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A value that may have come from a phone, safe to print.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => for_terminal(text),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
 
 /// About 119 bits, without characters that are taken for each other.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use crate::telemetry::for_terminal;
+use super::output::{items, text};
 
 /// See and test the trunks of a running Tandem.
 #[derive(Debug, Args)]
@@ -151,19 +151,6 @@ fn test(context: &Context, answer: Value) -> Result<(), Failure> {
         context.output.table(&["STEP", "TARGET", "OUTCOME", "TOOK", "DETAIL"], &rows)?;
     }
     if ok { Ok(()) } else { Err(Failure::told(Exit::Problems)) }
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A value that may have come from a peer, safe to print.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => for_terminal(text),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
 
 /// How many of the list, such as `1/2`.
