@@ -33,7 +33,7 @@ fn delta_into_samples(c: &mut Criterion) {
         );
         group.throughput(Throughput::Bytes(json.len() as u64));
         group.bench_with_input(BenchmarkId::from_parameter(format!("{ms} ms")), &json, |b, json| {
-            let mut mapper = Mapper::new(String::new());
+            let mut mapper = Mapper::new(String::new(), "m".into());
             b.iter(|| {
                 mapper.handle_text(black_box(json));
                 mapper.poll_event()

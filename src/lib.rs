@@ -8,12 +8,14 @@
 //! demo  bench  serve        whole programs: wire the floors below together
 //! http/      simulate/      REST, live feed, metrics;  far ends that speak the real wire protocols
 //! routing/                  flows: what happens to an inbound call, step by step
-//! call/                     the call: its task, bridge, conversation, tools, recording, media workers
+//! call/                     the call: its task, bridge, conversation, recording, media workers
+//! tools/                    what assistants can do: one registry, checked arguments, webhooks, MCP servers
 //! sip/       provider/      legs towards phones and towards AIs
 //! rtp/                      packets: reception, playout, DTMF events, RTCP, ports, the 20 ms grid
 //! audio/                    samples: codecs, resampling, mixing, tones, voice activity, WAV
 //! store/                    SQLite or PostgreSQL, the journal, the feed of committed events
-//! telemetry/  config/       logs, metrics, personal data; settings
+//! telemetry/  web           logs, metrics, personal data;  requests to other people's web servers
+//! cost/       config/       price tables, meters, budgets;  settings
 //! event  id  time           the ground: what happens, names, moments
 //! ```
 //!
@@ -46,6 +48,7 @@ pub mod bench;
 pub mod call;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod demo;
 pub mod event;
 pub mod http;
@@ -59,3 +62,5 @@ pub mod sip;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod tools;
+pub mod web;

@@ -7,7 +7,7 @@ use tandem::provider::openai::map::Mapper;
 use tandem::provider::{Command, Event, ItemId};
 
 fuzz_target!(|input: &[u8]| {
-    let mut mapper = Mapper::new("be kind".to_owned());
+    let mut mapper = Mapper::new("be kind".to_owned(), "m".into());
     let mut samples = 0;
     let mut closed = false;
     for line in String::from_utf8_lossy(input).split('\n').take(64) {
@@ -35,7 +35,7 @@ fn command_of(text: &str) -> Command {
         Some(b'i') => Command::Respond { instructions: Some(rest.to_owned()) },
         Some(b's') => Command::Say(rest.to_owned()),
         Some(b't') => Command::CallerText(rest.to_owned()),
-        Some(b'o') => Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), respond: true },
+        Some(b'o') => Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), ok: true, respond: true },
         Some(b'u') => Command::Truncate { item: ItemId::from(rest), audio_end_ms: 120 },
         Some(b'c') => Command::CancelResponse,
         _ => Command::Close,

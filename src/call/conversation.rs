@@ -115,6 +115,7 @@ impl Conversation {
             | Event::ToolCall { .. }
             | Event::TurnStarted
             | Event::TurnDone { .. }
+            | Event::Used(_)
             | Event::Warning { .. }
             | Event::Closed { .. } => {}
         }
@@ -305,7 +306,7 @@ impl Conversation {
     fn tell(&mut self, who: Speaker, line: TranscriptLine) {
         let text = line.heard_text.clone().unwrap_or_else(|| line.text.clone());
         if !text.is_empty() {
-            self.history.push(HistoryItem { who, text });
+            self.history.push(HistoryItem::Said { who, text });
         }
         self.actions.push(Action::Line(line));
     }

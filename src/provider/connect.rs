@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::time::UnixMs;
+use crate::web::trust;
 
 use super::ProviderError;
 
@@ -274,20 +275,6 @@ fn web_trust() -> Result<Arc<ClientConfig>, rustls::Error> {
     }
     let config = Arc::new(trust(&[])?);
     Ok(Arc::clone(SHARED.get_or_init(|| config)))
-}
-
-fn trust(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for certificate in extra_roots {
-        roots.add(certificate.clone())?;
-    }
-    // The crypto provider is named, so that no other crate's choice of one can make this panic.
-    let crypto = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(crypto)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
 }
 
 /// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3).

@@ -29,6 +29,29 @@ pub trait Provider: Send + Sync {
 
     /// Opens a session and waits until the service has accepted its configuration.
     fn open(&self, spec: SessionSpec) -> OpenFuture;
+
+    /// Why it is of no use to open a session now, for calls that have another provider to try; `None`: try it.
+    fn unusable(&self) -> Option<ProviderError> {
+        None
+    }
+
+    /// A session that was open has failed its call in this way: the provider's record takes note.
+    fn report(&self, _fault: &SessionFault) {}
+}
+
+/// What went wrong with a session that had been open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionFault {
+    /// The connection broke or the service closed it.
+    Lost,
+    /// A response was due and nothing came.
+    Stalled,
+    /// The service broke its protocol.
+    Protocol,
+    /// The account has no quota left.
+    QuotaExhausted,
+    /// It reached the service's time limit: nobody's fault.
+    Expired,
 }
 
 /// What [`Provider::open`] returns.
@@ -78,6 +101,10 @@ pub struct SessionSpec {
     pub script: Option<String>,
     /// The conversation so far, for a session that takes over from another one.
     pub history: Vec<HistoryItem>,
+    /// Whose call it is, by name: its own keys are used where it has some.
+    pub organization: Option<Arc<str>>,
+    /// The service's noise reduction; `None`: the provider's configured one.
+    pub noise_reduction: Option<NoiseReduction>,
     /// A stable pseudonym of the caller for abuse reporting; never a phone number.
     pub safety_identifier: Option<String>,
 }
@@ -91,6 +118,18 @@ pub struct ToolSpec {
     pub description: String,
     /// JSON Schema of the arguments.
     pub parameters: serde_json::Value,
+}
+
+/// Noise reduction before turn detection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseReduction {
+    /// None.
+    Off,
+    /// For a handset or headset.
+    NearField,
+    /// For a speakerphone.
+    FarField,
 }
 
 /// How the end of the caller's turn is found.
@@ -134,13 +173,36 @@ pub enum Eagerness {
     Auto,
 }
 
-/// One past turn, replayed into a fresh session.
+/// One piece of the conversation so far, replayed into a fresh session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryItem {
-    /// Who spoke.
-    pub who: Speaker,
-    /// What was said and, for the assistant, heard.
-    pub text: String,
+pub enum HistoryItem {
+    /// Somebody spoke.
+    Said {
+        /// Who.
+        who: Speaker,
+        /// What was said and, for the assistant, heard.
+        text: String,
+    },
+    /// The model called a tool and was answered.
+    Tool {
+        /// The service's name of the call.
+        id: String,
+        /// Tool name.
+        name: String,
+        /// JSON text.
+        arguments: String,
+        /// What the model was told.
+        output: String,
+    },
+    /// Something the model must know that nobody said.
+    Note(String),
+}
+
+impl HistoryItem {
+    /// Somebody spoke.
+    pub fn said(who: Speaker, text: impl Into<String>) -> Self {
+        Self::Said { who, text: text.into() }
+    }
 }
 
 /// The two parties of a session.
@@ -180,12 +242,25 @@ pub enum Command {
     Say(String),
     /// Put a text into the conversation as if the caller had said it (pressed digits, for example).
     CallerText(String),
+    /// Put a fact into the conversation that nobody said.
+    Note(String),
+    /// Go on with other settings; what is `None` stays.
+    Update {
+        /// The system prompt.
+        instructions: Option<String>,
+        /// BCP 47 language of the caller.
+        language: Option<String>,
+        /// Tools the model may call from here on.
+        tools: Option<Arc<[ToolSpec]>>,
+    },
     /// Answer a tool call. `respond` lets the assistant speak about it.
     ToolResult {
         /// From [`Event::ToolCall`].
         id: String,
         /// Text for the model, usually JSON.
         output: String,
+        /// Whether the tool did what it was asked for; an error's text is the output, too.
+        ok: bool,
         /// Whether the assistant should go on speaking.
         respond: bool,
     },
@@ -264,9 +339,9 @@ pub enum Event {
     TurnDone {
         /// How it ended.
         status: TurnStatus,
-        /// What it cost.
-        usage: Usage,
     },
+    /// Something that is paid for.
+    Used(Usage),
     /// Something went wrong that the session survives.
     Warning {
         /// The service's code, or a short name of ours.
@@ -294,26 +369,54 @@ pub enum TurnStatus {
     Failed(String),
 }
 
-/// Tokens of one response, missing ones as 0. Cached tokens are a subset of the input tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each name says its tokens")]
-pub struct Usage {
-    pub input_text_tokens: u64,
-    pub input_audio_tokens: u64,
-    pub cached_text_tokens: u64,
-    pub cached_audio_tokens: u64,
-    pub output_text_tokens: u64,
-    pub output_audio_tokens: u64,
+/// What a service charges for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Usage {
+    /// The tokens of one response, a cancelled one too.
+    Response {
+        /// The model that answered.
+        model: Arc<str>,
+        /// How many.
+        tokens: Tokens,
+    },
+    /// Writing down what the caller said, where the service bills that apart.
+    Transcription {
+        /// The model that wrote.
+        model: Arc<str>,
+        /// How many tokens; 0 where it is billed by time.
+        tokens: Tokens,
+        /// Billed audio, where it is billed by time.
+        audio_ms: u64,
+    },
+    /// The time of the whole session so far, where that is billed. The last one is the truth.
+    Session {
+        /// The model.
+        model: Arc<str>,
+        /// Billed so far.
+        billed_ms: u64,
+    },
 }
 
-impl std::ops::AddAssign for Usage {
+/// Tokens, missing ones as 0. Cached tokens are a subset of the input tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each name says its tokens")]
+pub struct Tokens {
+    pub input_text: u64,
+    pub input_audio: u64,
+    pub cached_text: u64,
+    pub cached_audio: u64,
+    pub output_text: u64,
+    pub output_audio: u64,
+}
+
+impl std::ops::AddAssign for Tokens {
     fn add_assign(&mut self, other: Self) {
-        self.input_text_tokens += other.input_text_tokens;
-        self.input_audio_tokens += other.input_audio_tokens;
-        self.cached_text_tokens += other.cached_text_tokens;
-        self.cached_audio_tokens += other.cached_audio_tokens;
-        self.output_text_tokens += other.output_text_tokens;
-        self.output_audio_tokens += other.output_audio_tokens;
+        self.input_text += other.input_text;
+        self.input_audio += other.input_audio;
+        self.cached_text += other.cached_text;
+        self.cached_audio += other.cached_audio;
+        self.output_text += other.output_text;
+        self.output_audio += other.output_audio;
     }
 }
 
@@ -324,6 +427,10 @@ pub enum CloseReason {
     Requested,
     /// The service's time limit for a session.
     Expired,
+    /// The account has no quota left.
+    QuotaExhausted,
+    /// The assistant ended the conversation at the service (a hang-up tool of its own).
+    HungUp,
     /// The service closed it, with a WebSocket code where there was one.
     ByService {
         /// WebSocket close code.
@@ -386,6 +493,16 @@ pub enum ProviderError {
         provider: String,
         /// The limit.
         after: Duration,
+    },
+    /// Not tried: it has failed too often lately, or all its keys rest.
+    #[error("provider {provider} is not tried: {cause}")]
+    Unavailable {
+        /// Which one.
+        provider: String,
+        /// Why.
+        cause: String,
+        /// When it will be tried again.
+        retry_in: Option<Duration>,
     },
     /// The script or setting is unusable.
     #[error("provider {provider} is not usable: {cause}")]

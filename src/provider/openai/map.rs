@@ -5,8 +5,9 @@
 //! a handful of either, which is what bounds both queues.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::provider::{CloseReason, Command, Event, ItemId, Speaker, TurnStatus};
+use crate::provider::{CloseReason, Command, Event, HistoryItem, ItemId, Speaker, Tokens, TurnStatus, Usage};
 
 use super::items::{Items, SAMPLES_PER_MS, Truncation};
 use super::request::{ClientEvent, EventId, NewItem, Numbered, ResponseConfig};
@@ -20,6 +21,8 @@ use super::wire::{
 #[derive(Debug, Default)]
 pub struct Mapper {
     instructions: String,
+    /// For what is charged.
+    model: Arc<str>,
     items: Items,
     caller: CallerWords,
     sequencer: Sequencer,
@@ -35,9 +38,9 @@ pub struct Mapper {
 }
 
 impl Mapper {
-    /// A session whose system prompt is `instructions`.
-    pub fn new(instructions: String) -> Self {
-        Self { instructions, ..Self::default() }
+    /// A session of `model` whose system prompt is `instructions`.
+    pub fn new(instructions: String, model: Arc<str>) -> Self {
+        Self { instructions, model, ..Self::default() }
     }
 
     /// Takes one text frame from the service.
@@ -82,7 +85,10 @@ impl Mapper {
             Command::CallerText(text) => {
                 self.send(ClientEvent::ItemCreate { item: NewItem::user(&text) });
             }
-            Command::ToolResult { id, output, respond } => self.answer_tool(&id, &output, respond),
+            Command::Note(text) => self.put(NewItem::system(&text)),
+            // Not asked for by anything yet.
+            Command::Update { .. } => {}
+            Command::ToolResult { id, output, respond, ok: _ } => self.answer_tool(&id, &output, respond),
             Command::Truncate { item, audio_end_ms } => self.truncate(&item, audio_end_ms),
             Command::CancelResponse => {
                 if self.sequencer.cancel() {
@@ -94,12 +100,20 @@ impl Mapper {
         self.ask_for_response();
     }
 
-    /// Puts a past turn into the conversation.
-    pub fn replay(&mut self, who: Speaker, text: &str) {
-        let item = match who {
-            Speaker::Caller => NewItem::user(text),
-            Speaker::Assistant => NewItem::assistant(text),
-        };
+    /// Puts a piece of the past into the conversation.
+    pub fn replay(&mut self, past: &HistoryItem) {
+        match past {
+            HistoryItem::Said { who: Speaker::Caller, text } => self.put(NewItem::user(text)),
+            HistoryItem::Said { who: Speaker::Assistant, text } => self.put(NewItem::assistant(text)),
+            HistoryItem::Note(text) => self.put(NewItem::system(text)),
+            HistoryItem::Tool { id, name, arguments, output } => {
+                self.put(NewItem::FunctionCall { call_id: id, name, arguments });
+                self.put(NewItem::FunctionCallOutput { call_id: id, output });
+            }
+        }
+    }
+
+    fn put(&mut self, item: NewItem<'_>) {
         self.send(ClientEvent::ItemCreate { item });
     }
 
@@ -308,8 +322,11 @@ impl Mapper {
             self.item_done(&id, item);
         }
         self.sequencer.done(&id);
-        let usage = response.usage.unwrap_or_default().into();
-        self.events.push_back(Event::TurnDone { status, usage });
+        let tokens: Tokens = response.usage.unwrap_or_default().into();
+        if tokens != Tokens::default() {
+            self.events.push_back(Event::Used(Usage::Response { model: Arc::clone(&self.model), tokens }));
+        }
+        self.events.push_back(Event::TurnDone { status });
     }
 
     /// Closes what a cancelled response may have left open: of one item, or of all.

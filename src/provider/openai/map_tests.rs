@@ -1,7 +1,7 @@
 //! The traps of the protocol, one test each: JSON in, events and messages out.
 
 use super::*;
-use crate::provider::Usage;
+use crate::provider::{Tokens, Usage};
 use serde_json::{Value, json};
 
 // Turns of the caller.
@@ -419,15 +419,16 @@ fn usage_is_read_with_the_cached_tokens_as_a_subset() {
          "input_token_details": {"text_tokens": 119, "audio_tokens": 13, "image_tokens": 0, "cached_tokens": 64,
              "cached_tokens_details": {"text_tokens": 64, "audio_tokens": 0, "image_tokens": 0}},
          "output_token_details": {"text_tokens": 30, "audio_tokens": 91}}}}));
-    let usage = Usage {
-        input_text_tokens: 119,
-        input_audio_tokens: 13,
-        cached_text_tokens: 64,
-        cached_audio_tokens: 0,
-        output_text_tokens: 30,
-        output_audio_tokens: 91,
+    let tokens = Tokens {
+        input_text: 119,
+        input_audio: 13,
+        cached_text: 64,
+        cached_audio: 0,
+        output_text: 30,
+        output_audio: 91,
     };
-    assert_eq!(talk.events(), [Event::TurnDone { status: TurnStatus::Cancelled, usage }]);
+    let used = Event::Used(Usage::Response { model: "m".into(), tokens });
+    assert_eq!(talk.events(), [used, Event::TurnDone { status: TurnStatus::Cancelled }]);
 }
 
 #[test]
@@ -733,7 +734,7 @@ impl Talk {
     }
 
     fn with_instructions(instructions: &str) -> Self {
-        Self { mapper: Mapper::new(instructions.into()) }
+        Self { mapper: Mapper::new(instructions.into(), "m".into()) }
     }
 
     fn service(&mut self, event: Value) {
@@ -844,9 +845,9 @@ fn is_words(event: &Event) -> bool {
 }
 
 fn turn_done(status: TurnStatus) -> Event {
-    Event::TurnDone { status, usage: Usage::default() }
+    Event::TurnDone { status }
 }
 
 fn result(call: &str, respond: bool) -> Command {
-    Command::ToolResult { id: call.into(), output: "42".into(), respond }
+    Command::ToolResult { id: call.into(), output: "42".into(), ok: true, respond }
 }

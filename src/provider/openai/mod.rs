@@ -23,7 +23,7 @@ use self::socket::Opened;
 use super::connect::{Connector, WebSocket};
 use super::{OpenFuture, OpenedSession, Provider, ProviderError, SessionSpec};
 
-pub use self::opening::{NoiseReduction, SessionDefaults};
+pub use self::opening::SessionDefaults;
 
 pub mod items;
 pub mod map;
@@ -127,7 +127,9 @@ impl Provider for OpenAi {
 impl Inner {
     async fn open(&self, spec: SessionSpec) -> Result<Box<dyn OpenedSession>, ProviderError> {
         let mut socket = self.connector.connect(self.request(&spec)?).await?;
-        let mapper = self.configure(&mut socket, Opening::new(spec, &self.config.session)).await?;
+        let model = spec.model.clone().unwrap_or_else(|| self.config.model.clone());
+        let opening = Opening::new(spec, &self.config.session, &model);
+        let mapper = self.configure(&mut socket, opening).await?;
         Ok(Box::new(Opened::new(socket, mapper, self.config.uplink_interval_ms)))
     }
 

@@ -3,7 +3,9 @@
 //! A handshake that succeeds proves nothing: the session exists when `session.created` has come, and is
 //! ours when `session.updated` has answered our configuration. Then the conversation so far is replayed.
 
-use crate::provider::SessionSpec;
+use std::sync::Arc;
+
+use crate::provider::{NoiseReduction, SessionSpec};
 
 use super::map::{MAX_GARBAGE_IN_A_ROW, Mapper};
 use super::request::{
@@ -25,20 +27,12 @@ pub struct SessionDefaults {
     pub max_output_tokens: Option<u32>,
 }
 
-/// Where the caller's microphone is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoiseReduction {
-    /// A handset or headset.
-    NearField,
-    /// A speakerphone.
-    FarField,
-}
-
 /// A session being opened.
 #[derive(Debug)]
 pub struct Opening {
     spec: SessionSpec,
     configuration: String,
+    model: Arc<str>,
     configured: bool,
     garbage: u32,
 }
@@ -57,10 +51,10 @@ pub enum Step {
 }
 
 impl Opening {
-    /// Opens a session of this kind.
-    pub fn new(spec: SessionSpec, defaults: &SessionDefaults) -> Self {
+    /// Opens a session of this kind; `model` is the one in the address.
+    pub fn new(spec: SessionSpec, defaults: &SessionDefaults, model: &str) -> Self {
         let configuration = configuration(&spec, defaults);
-        Self { spec, configuration, configured: false, garbage: 0 }
+        Self { spec, configuration, model: model.into(), configured: false, garbage: 0 }
     }
 
     /// Takes one text frame from the service.
@@ -87,9 +81,9 @@ impl Opening {
     }
 
     fn ready(&mut self) -> Mapper {
-        let mut mapper = Mapper::new(std::mem::take(&mut self.spec.instructions));
-        for turn in &self.spec.history {
-            mapper.replay(turn.who, &turn.text);
+        let mut mapper = Mapper::new(std::mem::take(&mut self.spec.instructions), Arc::clone(&self.model));
+        for past in &self.spec.history {
+            mapper.replay(past);
         }
         mapper
     }
@@ -105,7 +99,7 @@ fn configuration(spec: &SessionSpec, defaults: &SessionDefaults) -> String {
         audio: AudioConfig {
             input: InputConfig {
                 format: PCM_24K,
-                noise_reduction: defaults.noise_reduction.map(Into::into),
+                noise_reduction: spec.noise_reduction.or(defaults.noise_reduction).and_then(noise_reduction),
                 transcription: transcription.map(|model| Transcription { model, language }),
                 turn_detection: spec.turn_detection.into(),
             },
@@ -127,13 +121,11 @@ fn primary_subtag(tag: &str) -> &str {
     tag.split(['-', '_']).next().unwrap_or(tag)
 }
 
-impl From<NoiseReduction> for NoiseReductionConfig {
-    fn from(wanted: NoiseReduction) -> Self {
-        let kind = match wanted {
-            NoiseReduction::NearField => "near_field",
-            NoiseReduction::FarField => "far_field",
-        };
-        Self { kind }
+fn noise_reduction(wanted: NoiseReduction) -> Option<NoiseReductionConfig> {
+    match wanted {
+        NoiseReduction::Off => None,
+        NoiseReduction::NearField => Some(NoiseReductionConfig { kind: "near_field" }),
+        NoiseReduction::FarField => Some(NoiseReductionConfig { kind: "far_field" }),
     }
 }
 
@@ -203,11 +195,11 @@ mod tests {
     #[test]
     fn it_configures_after_created_and_is_ready_after_updated() {
         let history = vec![
-            HistoryItem { who: Speaker::Caller, text: "Hello?".into() },
-            HistoryItem { who: Speaker::Assistant, text: "Good morning.".into() },
+            HistoryItem::said(Speaker::Caller, "Hello?"),
+            HistoryItem::said(Speaker::Assistant, "Good morning."),
         ];
         let spec = SessionSpec { history, ..SessionSpec::default() };
-        let mut opening = Opening::new(spec, &SessionDefaults::default());
+        let mut opening = Opening::new(spec, &SessionDefaults::default(), "m");
         assert!(matches!(opening.handle_text(r#"{"type":"session.updated","session":{}}"#), Step::Wait));
         assert!(matches!(opening.handle_text(r#"{"type":"session.created","session":{}}"#), Step::Send(_)));
         assert!(matches!(opening.handle_text(r#"{"type":"conversation.created"}"#), Step::Wait));
@@ -232,7 +224,7 @@ mod tests {
     #[test]
     fn an_error_before_the_session_is_ready_refuses_it() {
         for before in [vec![], vec![r#"{"type":"session.created","session":{}}"#]] {
-            let mut opening = Opening::new(SessionSpec::default(), &SessionDefaults::default());
+            let mut opening = Opening::new(SessionSpec::default(), &SessionDefaults::default(), "m");
             for json in before {
                 opening.handle_text(json);
             }
@@ -244,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_far_end_that_only_sends_garbage_is_given_up() {
-        let mut opening = Opening::new(SessionSpec::default(), &SessionDefaults::default());
+        let mut opening = Opening::new(SessionSpec::default(), &SessionDefaults::default(), "m");
         let steps: Vec<_> = (0..5).map(|_| opening.handle_text("<html>")).collect();
         assert!(matches!(steps[3], Step::Wait));
         assert!(matches!(steps[4], Step::Refused(_)));

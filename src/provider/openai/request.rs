@@ -237,6 +237,15 @@ pub enum NewItem<'a> {
         /// One part.
         content: [Content<'a>; 1],
     },
+    /// A tool call of an earlier session.
+    FunctionCall {
+        /// Which call.
+        call_id: &'a str,
+        /// Tool name.
+        name: &'a str,
+        /// JSON text.
+        arguments: &'a str,
+    },
     /// The answer to a tool call.
     FunctionCallOutput {
         /// Which call.
@@ -250,6 +259,11 @@ impl<'a> NewItem<'a> {
     /// Something the caller said or did.
     pub fn user(text: &'a str) -> Self {
         Self::Message { role: "user", content: [Content { kind: "input_text", text }] }
+    }
+
+    /// Something nobody said.
+    pub fn system(text: &'a str) -> Self {
+        Self::Message { role: "system", content: [Content { kind: "input_text", text }] }
     }
 
     /// Something the assistant said; its audio cannot be given back.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::provider::Usage;
+use crate::provider::Tokens;
 
 /// One server event.
 #[derive(Debug, Deserialize)]
@@ -272,7 +272,7 @@ pub struct UsageBody {
     #[serde(default)]
     input_token_details: Option<InputTokens>,
     #[serde(default)]
-    output_token_details: Option<Tokens>,
+    output_token_details: Option<TokenCounts>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -282,29 +282,29 @@ struct InputTokens {
     #[serde(default, deserialize_with = "whole")]
     audio_tokens: u64,
     #[serde(default)]
-    cached_tokens_details: Option<Tokens>,
+    cached_tokens_details: Option<TokenCounts>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Tokens {
+struct TokenCounts {
     #[serde(default, deserialize_with = "whole")]
     text_tokens: u64,
     #[serde(default, deserialize_with = "whole")]
     audio_tokens: u64,
 }
 
-impl From<UsageBody> for Usage {
+impl From<UsageBody> for Tokens {
     fn from(body: UsageBody) -> Self {
         let input = body.input_token_details.unwrap_or_default();
         let cached = input.cached_tokens_details.unwrap_or_default();
         let output = body.output_token_details.unwrap_or_default();
         Self {
-            input_text_tokens: input.text_tokens,
-            input_audio_tokens: input.audio_tokens,
-            cached_text_tokens: cached.text_tokens,
-            cached_audio_tokens: cached.audio_tokens,
-            output_text_tokens: output.text_tokens,
-            output_audio_tokens: output.audio_tokens,
+            input_text: input.text_tokens,
+            input_audio: input.audio_tokens,
+            cached_text: cached.text_tokens,
+            cached_audio: cached.audio_tokens,
+            output_text: output.text_tokens,
+            output_audio: output.audio_tokens,
         }
     }
 }
@@ -369,8 +369,8 @@ mod tests {
         let json = r#"{"total_tokens":253,"input_token_details":{"text_tokens":119,"audio_tokens":null,
             "cached_tokens_details":{"text_tokens":64}},"output_token_details":null}"#;
         let usage: UsageBody = serde_json::from_str(json).unwrap();
-        let expected = Usage { input_text_tokens: 119, cached_text_tokens: 64, ..Usage::default() };
-        assert_eq!(Usage::from(usage), expected);
+        let expected = Tokens { input_text: 119, cached_text: 64, ..Tokens::default() };
+        assert_eq!(Tokens::from(usage), expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::audio::vad::{Detector, Edge, Settings};
 use crate::audio::{BRIDGE_RATE, SampleRate};
 use crate::provider::{
-    CloseReason, Command, Event, HistoryItem, ItemId, SessionSpec, Speaker, TurnDetection, TurnStatus, Usage,
+    CloseReason, Command, Event, HistoryItem, ItemId, SessionSpec, Speaker, TurnDetection, TurnStatus,
 };
 
 use super::script::{Line, Rendered, Turn};
@@ -83,7 +83,7 @@ struct Utterance {
 impl ScriptedCore {
     /// A conversation that begins at `now`.
     pub fn new(script: Arc<Rendered>, spec: &SessionSpec, now: Instant) -> Self {
-        let answered = |item: &&HistoryItem| item.who == Speaker::Caller;
+        let answered = |item: &&HistoryItem| matches!(item, HistoryItem::Said { who: Speaker::Caller, .. });
         Self {
             script,
             detector: Detector::new(SampleRate::HZ_24000, settings(spec.turn_detection)),
@@ -140,7 +140,11 @@ impl ScriptedCore {
                 self.events.push_back(Event::Closed { reason: CloseReason::Requested });
             }
             // The script does not depend on what was pressed or heard.
-            Command::CallerText(_) | Command::Truncate { .. } | Command::Say(_) => {}
+            Command::CallerText(_)
+            | Command::Note(_)
+            | Command::Update { .. }
+            | Command::Truncate { .. }
+            | Command::Say(_) => {}
         }
     }
 
@@ -355,7 +359,7 @@ impl ScriptedCore {
     }
 
     fn turn_done(&mut self, status: TurnStatus) {
-        self.events.push_back(Event::TurnDone { status, usage: Usage::default() });
+        self.events.push_back(Event::TurnDone { status });
     }
 
     fn tool_answered(&mut self, now: Instant, id: &str, respond: bool) {

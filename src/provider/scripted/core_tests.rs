@@ -68,10 +68,10 @@ fn a_tool_is_called_after_the_words_and_its_answer_spoken_about() {
     });
     let (id, name, arguments) = call.unwrap();
     assert_eq!((name, arguments), ("lookup", r#"{"order":7}"#));
-    talk.core.command(talk.now, Command::ToolResult { id, output: "sent".into(), respond: true });
+    talk.core.command(talk.now, Command::ToolResult { id, output: "sent".into(), ok: true, respond: true });
     let events = talk.until(|event| matches!(event, Event::TurnDone { .. }));
     assert_eq!(words(&events, Speaker::Assistant).pop(), Some(("It was sent.".into(), true)));
-    let again = Command::ToolResult { id: "call-9".into(), output: String::new(), respond: true };
+    let again = Command::ToolResult { id: "call-9".into(), output: String::new(), ok: true, respond: true };
     talk.core.command(talk.now, again);
     assert!(matches!(talk.events()[..], [Event::Warning { .. }]));
 }
@@ -87,7 +87,7 @@ fn a_tool_that_wants_no_words_gets_none() {
         Event::ToolCall { id, .. } => Some(id.clone()),
         _ => None,
     });
-    let result = Command::ToolResult { id: id.unwrap(), output: String::new(), respond: false };
+    let result = Command::ToolResult { id: id.unwrap(), output: String::new(), ok: true, respond: false };
     talk.core.command(talk.now, result);
     assert_eq!(talk.events(), []);
 }
@@ -134,8 +134,8 @@ fn silence_is_filled_so_often_and_counted_from_the_end_of_the_sound() {
 #[test]
 fn a_session_that_takes_over_goes_on_where_the_other_was() {
     let history = vec![
-        HistoryItem { who: Speaker::Assistant, text: "Good morning here.".into() },
-        HistoryItem { who: Speaker::Caller, text: "When are you open?".into() },
+        HistoryItem::said(Speaker::Assistant, "Good morning here."),
+        HistoryItem::said(Speaker::Caller, "When are you open?"),
     ];
     let now = Instant::now();
     let spec = SessionSpec { history, ..SessionSpec::default() };

@@ -65,7 +65,7 @@ fn a_session_moves_from_the_runtime_that_opened_it_to_the_one_of_its_worker() {
 async fn the_session_is_configured_as_asked_and_told_the_conversation_so_far() {
     let server = Server::start().await;
     let provider = server.provider();
-    let history = vec![HistoryItem { who: Speaker::Assistant, text: "Hello.".into() }];
+    let history = vec![HistoryItem::said(Speaker::Assistant, "Hello.")];
     let spec = SessionSpec { instructions: "Be brief.".into(), history, ..SessionSpec::default() };
     let (opened, (mut service, update)) = tokio::join!(provider.open(spec), server.accept_session());
     assert_eq!(update["session"]["instructions"], "Be brief.");
@@ -239,7 +239,7 @@ async fn converse(session: &mut dyn Session, service: &mut Service) {
     assert!(matches!(next(session).await, Event::Audio { pcm, .. } if pcm.len() == 2400));
     assert!(matches!(next(session).await, Event::ToolCall { .. }));
     session.send_audio(&[7; 480]);
-    session.send(Command::ToolResult { id: "c1".into(), output: "ok".into(), respond: true });
+    session.send(Command::ToolResult { id: "c1".into(), output: "ok".into(), ok: true, respond: true });
     session.send(Command::Truncate { item: "a1".into(), audio_end_ms: 60 });
     let mut kinds = Vec::new();
     for _ in 0..3 {

@@ -1,0 +1,1 @@
+//! What calls cost: price tables, meters, budgets. Pure.

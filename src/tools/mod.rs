@@ -1,0 +1,1 @@
+//! What assistants can do besides speaking: definitions, checked arguments, handlers.

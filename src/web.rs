@@ -1,0 +1,48 @@
+//! Requests to other people's web servers: one client, one idea of whom to trust.
+//!
+//! Whoever is asked sees a connection with TLS by `ring` and the web's certificate authorities, is not
+//! followed anywhere else (a redirect would carry keys and signatures to strangers), and has a time limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+/// A client for one purpose. Cheap to clone; connections are kept and used again.
+///
+/// # Errors
+/// When one of `extra_roots` is not a certificate.
+pub fn client(extra_roots: &[CertificateDer<'static>], limit: Duration) -> Result<reqwest::Client, String> {
+    let tls = trust(extra_roots).map_err(|error| error.to_string())?;
+    reqwest::Client::builder()
+        .use_preconfigured_tls(tls)
+        .timeout(limit)
+        .connect_timeout(limit.min(CONNECT_LIMIT))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// Trusts the web's certificate authorities, and `extra_roots` besides them.
+///
+/// # Errors
+/// When one of `extra_roots` is not a certificate.
+pub fn trust(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for certificate in extra_roots {
+        roots.add(certificate.clone())?;
+    }
+    // The crypto provider is named, so that no other crate's choice of one can make this panic.
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// DNS, TCP and TLS may take this long together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
