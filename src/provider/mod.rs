@@ -15,9 +15,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub mod breaker;
 pub mod connect;
-pub mod health;
-mod noted;
+pub mod guarded;
+pub mod keys;
+pub mod lease;
+pub mod notice;
 pub mod openai;
 pub mod registry;
 pub mod scripted;
@@ -37,6 +40,11 @@ pub trait Provider: Send + Sync {
 
     /// A session that was open has failed its call in this way: the provider's record takes note.
     fn report(&self, _fault: &SessionFault) {}
+
+    /// The keys it opens sessions with, for kinds that need any.
+    fn keys(&self) -> Option<&lease::Keys> {
+        None
+    }
 }
 
 /// What went wrong with a session that had been open.

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::directory::{Route, Snapshot};
 use super::flow::{Planned, read_sound};
@@ -89,13 +89,14 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Why the provider that answers by default cannot be used; `None` when nothing is known against it.
-    /// A chain's first configured provider is the one that answers.
-    pub fn complaint(&self, now: Instant) -> Option<String> {
-        match self.default_chain.iter().find_map(|name| self.providers.health(name)) {
-            Some(health) => health.complaint(now),
-            None => Some("no provider of routing.default_chain is configured".to_owned()),
+    /// Why no provider of the default chain can be used now; `None` when one can.
+    pub fn complaint(&self) -> Option<String> {
+        let chain: Vec<_> = self.default_chain.iter().filter_map(|name| self.providers.get(name)).collect();
+        if chain.is_empty() {
+            return Some("no provider of routing.default_chain is configured".to_owned());
         }
+        let complaints: Option<Vec<_>> = chain.iter().map(|provider| provider.unusable()).collect();
+        Some(complaints?.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
     /// The steps of a route, ready to run.

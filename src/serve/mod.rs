@@ -353,7 +353,7 @@ impl Readiness for Ready {
             if !self.endpoint.is_running() {
                 obstacle("sip", "no SIP socket is open".to_owned());
             }
-            if let Some(complaint) = self.planner.complaint(Instant::now()) {
+            if let Some(complaint) = self.planner.complaint() {
                 obstacle("provider", complaint);
             }
             obstacles

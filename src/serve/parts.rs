@@ -10,6 +10,7 @@ use crate::call::Prompts;
 use crate::call::recording::RecordingWriter;
 use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, UnknownSources};
 use crate::provider::NoiseReduction;
+use crate::provider::breaker::Policy;
 use crate::provider::openai::{OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
@@ -25,14 +26,17 @@ use crate::sip::ua::UaConfig;
 
 /// What makes flows runnable: the providers and the prompts.
 pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
-    let sections = config.providers.iter().filter_map(|(name, section)| match section {
-        ProviderSection::Openai(section) => Some(ProviderConfig::OpenAi(Box::new(openai(name, section)))),
-        ProviderSection::Scripted(section) => {
-            let script = section.script.as_ref().map(|path| path.display().to_string());
-            Some(ProviderConfig::Scripted(ScriptedConfig { name: name.clone(), script }))
-        }
-        // The check of the configuration has said that this kind is not available.
-        ProviderSection::Ultravox(_) => None,
+    let sections = config.providers.iter().filter_map(|(name, section)| {
+        let provider = match section {
+            ProviderSection::Openai(section) => ProviderConfig::OpenAi(Box::new(openai(name, section))),
+            ProviderSection::Scripted(section) => {
+                let script = section.script.as_ref().map(|path| path.display().to_string());
+                ProviderConfig::Scripted(ScriptedConfig { name: name.clone(), script })
+            }
+            // The check of the configuration has said that this kind is not available.
+            ProviderSection::Ultravox(_) => return None,
+        };
+        Some((provider, Policy::default()))
     });
     let providers = Providers::build(sections).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))

@@ -71,6 +71,16 @@ pub const METRICS: &[Metric] = &[
     gauge("tandem_media_realtime", "1 when every media worker has real-time scheduling, else 0."),
     histogram("tandem_provider_connect_seconds", "From dialling a provider to a configured session."),
     counter("tandem_provider_open_failures_total", "Provider sessions that could not be opened."),
+    gauge("tandem_provider_breaker_state", "Breaker of a provider by name: 0 closed, 1 half open, 2 open."),
+    counter("tandem_provider_breaker_opened_total", "Times a provider's breaker has opened, by provider."),
+    counter(
+        "tandem_provider_failures_total",
+        "Openings and sessions a provider failed, late answers included, by provider.",
+    ),
+    counter(
+        "tandem_provider_key_rests_total",
+        "Times a provider's key was put to rest, by provider and reason.",
+    ),
     counter("tandem_provider_lost_total", "Provider sessions that died during a call."),
     counter(
         "tandem_provider_audio_dropped_ms_total",

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -21,6 +20,7 @@ use self::map::Mapper;
 use self::opening::{Opening, Step};
 use self::socket::Opened;
 use super::connect::{Connector, WebSocket};
+use super::lease::{Keys, Lease};
 use super::{OpenFuture, OpenedSession, Provider, ProviderError, SessionSpec};
 
 pub use self::opening::SessionDefaults;
@@ -82,7 +82,7 @@ pub struct OpenAi {
 struct Inner {
     config: OpenAiConfig,
     connector: Connector,
-    next_key: AtomicUsize,
+    keys: Keys,
 }
 
 impl OpenAi {
@@ -93,7 +93,8 @@ impl OpenAi {
     /// used.
     pub fn new(config: OpenAiConfig) -> Result<Self, ProviderError> {
         let connector = Connector::new(&config.name, &config.extra_roots)?;
-        let inner = Inner { config, connector, next_key: AtomicUsize::new(0) };
+        let keys = Keys::new(&config.name, config.api_keys.iter().cloned());
+        let inner = Inner { config, connector, keys };
         let interval = inner.config.uplink_interval_ms;
         if !(20..=200).contains(&interval) {
             return Err(
@@ -103,7 +104,7 @@ impl OpenAi {
         for key in &inner.config.api_keys {
             inner.bearer(key)?;
         }
-        inner.request(&SessionSpec::default())?;
+        inner.request(&SessionSpec::default(), None)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -117,20 +118,26 @@ impl Provider for OpenAi {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
             let limit = inner.config.connect_timeout;
-            tokio::time::timeout(limit, inner.open(spec)).await.unwrap_or_else(|_| {
+            let organization = spec.organization.clone();
+            let opening = inner.keys.open(organization, |lease| inner.open(spec.clone(), lease));
+            tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
                 Err(ProviderError::Timeout { provider: inner.config.name.clone(), after: limit })
             })
         })
     }
+
+    fn keys(&self) -> Option<&Keys> {
+        Some(&self.inner.keys)
+    }
 }
 
 impl Inner {
-    async fn open(&self, spec: SessionSpec) -> Result<Box<dyn OpenedSession>, ProviderError> {
-        let mut socket = self.connector.connect(self.request(&spec)?).await?;
+    async fn open(&self, spec: SessionSpec, lease: Lease) -> Result<Box<dyn OpenedSession>, ProviderError> {
+        let mut socket = self.connector.connect(self.request(&spec, lease.secret())?).await?;
         let model = spec.model.clone().unwrap_or_else(|| self.config.model.clone());
         let opening = Opening::new(spec, &self.config.session, &model);
         let mapper = self.configure(&mut socket, opening).await?;
-        Ok(Box::new(Opened::new(socket, mapper, self.config.uplink_interval_ms)))
+        Ok(Box::new(Opened::new(socket, mapper, self.config.uplink_interval_ms, lease)))
     }
 
     async fn configure(&self, socket: &mut WebSocket, mut opening: Opening) -> Result<Mapper, ProviderError> {
@@ -158,7 +165,7 @@ impl Inner {
         }
     }
 
-    fn request(&self, spec: &SessionSpec) -> Result<Request, ProviderError> {
+    fn request(&self, spec: &SessionSpec, key: Option<&SecretString>) -> Result<Request, ProviderError> {
         let address = with_model(&self.config.url, spec.model.as_deref().unwrap_or(&self.config.model));
         let mut request = address
             .as_str()
@@ -179,16 +186,10 @@ impl Inner {
         {
             headers.insert(SAFETY_IDENTIFIER, value);
         }
-        if let Some(key) = self.next_key() {
+        if let Some(key) = key {
             headers.insert(AUTHORIZATION, self.bearer(key)?);
         }
         Ok(request)
-    }
-
-    fn next_key(&self) -> Option<&SecretString> {
-        let keys = &self.config.api_keys;
-        let turn = self.next_key.fetch_add(1, Ordering::Relaxed);
-        keys.get(turn.checked_rem(keys.len())?)
     }
 
     fn bearer(&self, key: &SecretString) -> Result<HeaderValue, ProviderError> {

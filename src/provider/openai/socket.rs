@@ -12,7 +12,9 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::provider::connect::{self, WebSocket};
-use crate::provider::{CloseReason, Command, Event, OpenedSession, Session, SessionStats};
+use crate::provider::keys::KeyFault;
+use crate::provider::lease::Lease;
+use crate::provider::{CloseReason, Command, Event, OpenedSession, Session, SessionStats, TurnStatus};
 
 use super::items::SAMPLES_PER_MS;
 use super::map::Mapper;
@@ -22,11 +24,12 @@ use super::request::{append_message, push_pcm};
 pub struct Opened(WsSession);
 
 impl Opened {
-    /// A session whose audio is sent in messages of `uplink_interval_ms`.
-    pub fn new(socket: WebSocket, mapper: Mapper, uplink_interval_ms: u16) -> Self {
+    /// A session whose audio is sent in messages of `uplink_interval_ms`, opened with this key.
+    pub fn new(socket: WebSocket, mapper: Mapper, uplink_interval_ms: u16, lease: Lease) -> Self {
         Self(WsSession {
             socket,
             mapper,
+            lease,
             uplink_bytes: usize::from(uplink_interval_ms) * SAMPLES_PER_MS as usize * BYTES_PER_SAMPLE,
             pending_pcm: Vec::new(),
             outgoing: VecDeque::new(),
@@ -53,6 +56,8 @@ impl OpenedSession for Opened {
 struct WsSession {
     socket: WebSocket,
     mapper: Mapper,
+    /// The key it was opened with, which rests when the service says so in the middle of a call.
+    lease: Lease,
     /// Bytes of caller audio that make a message.
     uplink_bytes: usize,
     pending_pcm: Vec<u8>,
@@ -103,6 +108,9 @@ impl Session for WsSession {
         loop {
             self.write(cx);
             if let Some(event) = self.mapper.poll_event() {
+                if let Some(fault) = key_fault(&event) {
+                    self.lease.fault(fault);
+                }
                 return Poll::Ready(event);
             }
             if self.mapper.is_closed() || self.read(cx).is_pending() {
@@ -218,6 +226,15 @@ impl WsSession {
             },
         }
         Poll::Ready(())
+    }
+}
+
+/// What an event says of the key.
+fn key_fault(event: &Event) -> Option<KeyFault> {
+    match event {
+        Event::TurnDone { status: TurnStatus::Failed(code) } => KeyFault::of_code(code),
+        Event::Closed { reason: CloseReason::QuotaExhausted } => Some(KeyFault::NoQuota),
+        _ => None,
     }
 }
 

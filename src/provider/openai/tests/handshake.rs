@@ -18,7 +18,8 @@ async fn a_refused_handshake_keeps_its_status_and_when_to_come_back() {
         ("503 Service Unavailable\r\nRetry-After: 1", 503, Some(1)),
     ] {
         let server = Server::start().await;
-        let provider = server.provider();
+        let api_keys = vec!["key-1".into()];
+        let provider = OpenAi::new(OpenAiConfig { api_keys, ..server.config() }).unwrap();
         let answer = format!("HTTP/1.1 {head}\r\nContent-Length: 2\r\n\r\n{{}}");
         let (opened, _) = tokio::join!(provider.open(SessionSpec::default()), server.answer(&answer));
         let refused = ProviderError::Refused {
@@ -46,10 +47,26 @@ async fn the_request_names_model_key_and_pseudonym_and_no_beta() {
     assert!(!requests[1].contains("safety-identifier"));
     let keys: Vec<bool> =
         requests.iter().map(|r| r.contains("\r\nauthorization: bearer key-1\r\n")).collect();
-    assert_eq!(keys, [false, true, false], "keys are used in turn");
+    assert_eq!(keys, [true, false, true], "keys are used in turn");
     for request in requests {
         assert!(request.contains("\r\nx-tenant: acme\r\n") && !request.contains("openai-beta"));
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_is_followed_by_the_next_in_the_same_opening() {
+    let server = Server::start().await;
+    let provider = server.provider();
+    let refuse_then_accept = async {
+        let refused = server.answer("HTTP/1.1 429 Slow down\r\nRetry-After: 60\r\n\r\n").await;
+        assert!(refused.contains("Bearer key-1"), "{refused}");
+        server.accept_session().await
+    };
+    let (opened, _) = tokio::join!(provider.open(SessionSpec::default()), refuse_then_accept);
+    assert!(opened.is_ok());
+    let states = provider.keys().unwrap().states(None);
+    let resting: Vec<bool> = states.iter().map(|key| key.rest.is_some()).collect();
+    assert_eq!(resting, [true, false]);
 }
 
 #[tokio::test]
@@ -82,7 +99,8 @@ async fn nobody_there_is_unreachable() {
 #[tokio::test]
 async fn a_key_refused_after_the_handshake_refuses_the_session() {
     let server = Server::start().await;
-    let provider = server.provider();
+    let api_keys = vec!["key-1".into()];
+    let provider = OpenAi::new(OpenAiConfig { api_keys, ..server.config() }).unwrap();
     let refuse = async {
         let mut service = server.accept().await;
         let error = json!({"type": "invalid_request_error", "code": "invalid_api_key", "message": "No."});
