@@ -145,10 +145,11 @@ impl Planner {
         }
         let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
         let chain = chain.unwrap_or(&self.default_chain);
-        let Some(provider) = chain.iter().find_map(|name| self.providers.get(name)) else {
+        let chain: Vec<_> = chain.iter().filter_map(|name| self.providers.get(name)).collect();
+        if chain.is_empty() {
             let reason = "no provider of the assistant's chain is configured".to_owned();
             return Planned::Impossible { status: 503, reason };
-        };
+        }
         let names = stored.map_or_else(|| tools::names().map(str::to_owned).to_vec(), |a| a.tools.clone());
         let toolbox = match Toolbox::of(&names) {
             Ok(toolbox) => toolbox,
@@ -162,7 +163,7 @@ impl Planner {
             }
         };
         Planned::Assistant(Box::new(AssistantPlan {
-            provider,
+            chain,
             spec: spec(stored, &toolbox),
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,

@@ -29,8 +29,8 @@ mod usage;
 /// Who talks with the caller, and how.
 #[derive(Clone)]
 pub struct AssistantPlan {
-    /// Its provider.
-    pub provider: Arc<dyn Provider>,
+    /// Its providers, in order of preference; at least one.
+    pub chain: Vec<Arc<dyn Provider>>,
     /// What its sessions are opened with.
     pub spec: SessionSpec,
     /// The first words; `None`: the assistant finds its own.
@@ -41,6 +41,13 @@ pub struct AssistantPlan {
     pub max_duration: Option<Duration>,
     /// What the caller hears when the assistant is lost.
     pub prompts: Prompts,
+}
+
+impl AssistantPlan {
+    /// The name of the first provider.
+    fn provider(&self) -> &str {
+        self.chain.first().map_or("none", |provider| provider.name())
+    }
 }
 
 /// Why a conversation ended while the call goes on. There is no such reason yet but a flow that continues
@@ -64,19 +71,19 @@ impl Call {
         };
         let connect_ms = dialled.elapsed().as_millis() as u64;
         metrics::histogram!("tandem_provider_connect_seconds").record(dialled.elapsed());
-        let provider = plan.provider.name().to_owned();
+        let provider = plan.provider().to_owned();
         self.ledger.record(CallEventKind::ProviderConnected { provider, connect_ms });
         self.answer().await?;
         self.phase(Phase::InCall, Floor::Assistant);
         let mut talk = Talk::new(session, self.now_ms(), plan);
         // Whoever answers a phone speaks first.
-        talk.session.send(match &plan.greeting {
+        talk.send(match &plan.greeting {
             Some(greeting) => Command::Say(greeting.clone()),
             None => Command::Respond { instructions: None },
         });
         let ended = self.talk(&mut talk, plan).await;
         self.bring_out(&mut talk);
-        talk.session.send(Command::Close);
+        talk.send(Command::Close);
         ended
     }
 }

@@ -18,7 +18,11 @@ impl Call {
         plan: &AssistantPlan,
     ) -> Result<Result<Box<dyn Session>, ProviderError>, Over> {
         let (tell, mut told) = tokio::sync::oneshot::channel();
-        let opening = plan.provider.open(plan.spec.clone());
+        let Some(provider) = plan.chain.first() else {
+            let (provider, cause) = ("none".to_owned(), "the assistant has no provider".to_owned());
+            return Ok(Err(ProviderError::Misconfigured { provider, cause }));
+        };
+        let opening = provider.open(plan.spec.clone());
         let task = self.runtime.spawn(async move {
             // A call that ended meanwhile does not want the session any more.
             let _unwanted = tell.send(opening.await);
@@ -35,7 +39,7 @@ impl Call {
             }
         };
         drop(guard);
-        let name = plan.provider.name().to_owned();
+        let name = provider.name().to_owned();
         Ok(match opened {
             Ok(Ok(session)) => session
                 .settle()
@@ -50,7 +54,7 @@ impl Call {
     pub(super) async fn without_assistant(&mut self, plan: &AssistantPlan, error: &ProviderError) -> Talked {
         warn!(%error, "no assistant for this call");
         metrics::counter!("tandem_provider_open_failures_total").increment(1);
-        let (provider, reason) = (plan.provider.name().to_owned(), error.to_string());
+        let (provider, reason) = (plan.provider().to_owned(), error.to_string());
         self.ledger.record(CallEventKind::ProviderLost { provider, reason });
         if self.is_answered() {
             self.play(&plan.prompts.apology, None).await?;

@@ -19,7 +19,7 @@ impl Call {
     ) -> Talked {
         warn!(?reason, "the assistant is lost");
         metrics::counter!("tandem_provider_lost_total").increment(1);
-        let provider = plan.provider.name().to_owned();
+        let provider = plan.provider().to_owned();
         self.ledger.record(CallEventKind::ProviderLost { provider, reason: words(reason).to_owned() });
         self.bring_out(talk);
         self.phase(Phase::InCall, Floor::None);

@@ -49,7 +49,7 @@ impl Call {
                 Wake::Provider(event) => self.provider_event(talk, plan, event),
                 Wake::Command(CallCommand::Say { text, taken }) => {
                     taken.yes();
-                    talk.session.send(Command::Say(text));
+                    talk.send(Command::Say(text));
                 }
                 Wake::Swapped(cleared) => self.somebody_else(talk, cleared),
                 Wake::Deadline => self.deadline(talk),
@@ -147,8 +147,8 @@ impl Call {
         talk.cut = None;
         talk.conversation.interrupted(self.now_ms(), &unfinished(cleared));
         let news = "(The caller has handed the phone to somebody else, who hears you from now on.)";
-        talk.session.send(Command::CallerText(news.to_owned()));
-        talk.session.send(Command::Respond { instructions: None });
+        talk.send(Command::CallerText(news.to_owned()));
+        talk.send(Command::Respond { instructions: None });
     }
 
     /// The first slot after a barge-in tells how late the last of the assistant's audio left.
@@ -168,13 +168,13 @@ impl Call {
         if talk.digits_until.is_some_and(|at| now >= at) {
             talk.digits_until = None;
             let digits = std::mem::take(&mut talk.digits);
-            talk.session.send(Command::CallerText(format!("(The caller pressed {digits} on the phone.)")));
-            talk.session.send(Command::Respond { instructions: None });
+            talk.send(Command::CallerText(format!("(The caller pressed {digits} on the phone.)")));
+            talk.send(Command::Respond { instructions: None });
         }
         if talk.ends_at.is_some_and(|at| now >= at) {
             talk.ends_at = None;
             info!("the call has reached its longest duration");
-            talk.session.send(Command::Say("I am sorry, our time is up. Goodbye.".to_owned()));
+            talk.send(Command::Say("I am sorry, our time is up. Goodbye.".to_owned()));
             let reason = "the longest duration was reached".to_owned();
             talk.leaving.get_or_insert(Leaving { reason, until: now + FAREWELL });
         }
@@ -189,7 +189,7 @@ impl Call {
                     talk.partials.remove(&line.line_id);
                     self.ledger.record(CallEventKind::Transcript(line));
                 }
-                Action::Command(command) => talk.session.send(command),
+                Action::Command(command) => talk.send(command),
                 Action::BargeIn { line_id, played_ms } => {
                     if let Some(cut) = &mut talk.cut {
                         cut.lines.push((line_id, played_ms));
@@ -228,6 +228,11 @@ impl Talk {
             levels: Levels::new(Instant::now()),
             dropped_ms: 0,
         }
+    }
+
+    /// Asks this of the session.
+    pub(super) fn send(&mut self, command: Command) {
+        self.session.send(command);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -44,7 +44,7 @@ impl Call {
             }
             Err(refusal) => (json!({"error": refusal.to_string()}).to_string(), true, false),
         };
-        talk.session.send(Command::ToolResult { id: id.clone(), output, ok, respond });
+        talk.send(Command::ToolResult { id: id.clone(), output, ok, respond });
         let ms = started.elapsed().as_millis() as u64;
         self.ledger.record(CallEventKind::ToolFinished { id, name: shown, ms, ok });
     }
