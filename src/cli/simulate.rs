@@ -21,6 +21,9 @@ enum SimulateCommand {
     /// An OpenAI Realtime server.
     #[command(before_help = "Examples:\n  tandem simulate openai\n  tandem simulate openai --help")]
     Openai(crate::simulate::openai::cli::SimulateOpenAiArgs),
+    /// An Ultravox service: REST, media sockets and webhooks.
+    #[command(before_help = "Examples:\n  tandem simulate ultravox\n  tandem simulate ultravox --help")]
+    Ultravox(crate::simulate::ultravox::cli::SimulateUltravoxArgs),
     /// A phone that places calls.
     #[command(
         before_help = "Examples:\n  tandem simulate phone sip:100@127.0.0.1:5060\n  tandem simulate phone --help"
@@ -37,6 +40,7 @@ pub(super) async fn run(context: &Context, args: SimulateArgs) -> Result<ExitCod
     let json = context.output.json;
     Ok(match args.command {
         SimulateCommand::Openai(args) => crate::simulate::openai::cli::run(args, json).await?,
+        SimulateCommand::Ultravox(args) => crate::simulate::ultravox::cli::run(args, json).await?,
         SimulateCommand::Phone(args) => crate::simulate::phone::cli::run(args, json).await?,
     })
 }

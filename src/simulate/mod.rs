@@ -1,4 +1,14 @@
 //! Far ends that speak the real wire protocols, for tests, load and `tandem demo`.
 
+pub mod error;
+pub mod fields;
 pub mod openai;
 pub mod phone;
+pub mod recorder;
+pub mod report;
+pub mod scope;
+pub mod script;
+mod sound;
+pub mod speech;
+pub mod ultravox;
+pub mod vad;

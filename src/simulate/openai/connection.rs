@@ -16,9 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::recorder::Recorder;
+use super::format::AudioFormat;
 use super::report::Collector;
 use super::session::{Output, RealtimeSession};
+use crate::simulate::recorder::Recorder;
 
 /// A session and the socket it speaks through.
 pub struct Connection {
@@ -155,7 +156,7 @@ impl Connection {
                     observer.appended(self.number, now, audio, format);
                 }
                 if let Some(recorder) = &mut self.recorder
-                    && let Err(error) = recorder.write(audio, format)
+                    && let Err(error) = record(recorder, audio, format)
                 {
                     tracing::warn!(%error, "the simulator cannot record; the recording ends here");
                     self.recorder = None;
@@ -172,6 +173,16 @@ impl Connection {
             self.collector.add(self.number, at, record);
         }
     }
+}
+
+/// Records audio of the wire.
+fn record(recorder: &mut Recorder, audio: &[u8], format: AudioFormat) -> std::io::Result<()> {
+    if format == AudioFormat::Pcm {
+        return recorder.write(audio, format.rate());
+    }
+    let mut samples = Vec::with_capacity(audio.len());
+    format.decode(audio, &mut samples);
+    recorder.write(&AudioFormat::Pcm.encode(&samples), format.rate())
 }
 
 /// The deadlines of a connection, on one timer.

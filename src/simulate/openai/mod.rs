@@ -16,33 +16,30 @@ pub mod config;
 mod connection;
 pub mod conversation;
 pub mod detection;
-pub mod error;
 pub mod fault;
-pub mod fields;
 pub mod format;
 mod generate;
 pub mod handshake;
 pub mod input;
 pub mod item;
 pub mod record;
-mod recorder;
 pub mod report;
 mod response;
-pub mod script;
 pub mod server;
 pub mod session;
 pub mod settings;
-mod sound;
 pub mod speech;
 pub mod tokens;
 mod turns;
-pub mod vad;
 pub mod wire;
 
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod sockets;
+
+pub use super::script;
+use super::{error, fields, vad};
 
 pub use report::{Observer, Report, Summary};
 pub use server::{OpenAiSimulator, Running, SimConfig, StartError};

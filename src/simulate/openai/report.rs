@@ -1,32 +1,19 @@
-//! Collects what the connections of a simulator have to tell: in memory for tests in the same process,
-//! as JSON lines in a file for everyone else.
+//! The sums of an OpenAI simulator, and who can see things as they happen.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio::sync::watch;
 
 use super::format::AudioFormat;
 use super::record::{Record, Totals};
+use crate::simulate::report::{self, Recorded};
 
 /// One record with where and when.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
-    /// 1, 2, 3, … in the order of arrival.
-    pub connection: u64,
-    /// Milliseconds since the simulator started.
-    pub at_ms: f64,
-    /// The same moment for tests in this process.
-    #[serde(skip)]
-    pub at: Instant,
-    /// What happened.
-    #[serde(flatten)]
-    pub record: Record,
-}
+pub type Entry = report::Entry<Record>;
+/// Everything recorded so far.
+pub type Report = report::Report<Record>;
+/// Where the connections' tasks leave their records.
+pub type Collector = report::Collector<Record>;
 
 /// Sees things as they happen, for measurements in the same process. Called from the connections' tasks:
 /// must not block.
@@ -39,27 +26,6 @@ pub trait Observer: Send + Sync {
 
     /// A record was made.
     fn recorded(&self, _entry: &Entry) {}
-}
-
-/// Everything recorded so far.
-#[derive(Debug, Clone, Default)]
-pub struct Report {
-    /// In the order they happened.
-    pub entries: Vec<Entry>,
-    /// The sums.
-    pub summary: Summary,
-}
-
-impl Report {
-    /// The client's mistakes that no race excuses.
-    pub fn violations(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|e| matches!(e.record, Record::Violation { harmless: false, .. }))
-    }
-
-    /// The records of one connection.
-    pub fn of(&self, connection: u64) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |entry| entry.connection == connection)
-    }
 }
 
 /// Sums over all connections.
@@ -107,142 +73,40 @@ impl Summary {
     }
 }
 
-/// Where the connections' tasks leave their records.
-pub struct Collector {
-    started: Instant,
-    observer: Option<Arc<dyn Observer>>,
-    inner: Mutex<Collected>,
-    /// Counts records, for those who wait for one.
-    changes: watch::Sender<u64>,
-}
+impl Recorded for Record {
+    type Summary = Summary;
+    type Observer = dyn Observer;
 
-#[derive(Default)]
-struct Collected {
-    report: Report,
-    file: Option<BufWriter<File>>,
-    file_error: Option<std::io::Error>,
-}
-
-impl Collector {
-    /// A collector that also writes to `file`, if there is one.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn new(
-        started: Instant,
-        file: Option<&Path>,
-        observer: Option<Arc<dyn Observer>>,
-    ) -> std::io::Result<Self> {
-        let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        let inner = Mutex::new(Collected { file, ..Collected::default() });
-        Ok(Self { started, observer, inner, changes: watch::Sender::new(0) })
-    }
-
-    /// Who wants to see things as they happen.
-    pub fn observer(&self) -> Option<&dyn Observer> {
-        self.observer.as_deref()
-    }
-
-    /// Takes a record.
-    pub fn add(&self, connection: u64, at: Instant, record: Record) {
-        let at_ms = at.saturating_duration_since(self.started).as_secs_f64() * 1_000.0;
-        let entry = Entry { connection, at_ms, at, record };
-        if let Some(observer) = &self.observer {
-            observer.recorded(&entry);
-        }
-        let mut inner = self.lock();
-        inner.sum(&entry.record);
-        inner.write(&entry);
-        if inner.report.entries.len() < ENTRIES_MAX {
-            inner.report.entries.push(entry);
-        } else {
-            inner.report.summary.records_dropped += 1;
-        }
-        drop(inner);
-        self.changes.send_modify(|count| *count += 1);
-    }
-
-    /// Waits until `done` says so; asks it again after every record.
-    pub async fn wait_until(&self, mut done: impl FnMut(&Report) -> bool) {
-        let mut changes = self.changes.subscribe();
-        while !done(&self.lock().report) {
-            // The sender is ours: it cannot be gone.
-            let _ = changes.changed().await;
+    fn sum(&self, summary: &mut Summary) {
+        match self {
+            Self::Connected { .. } => summary.sessions += 1,
+            Self::Refused { .. } => summary.refused += 1,
+            Self::Violation { harmless: false, .. } => summary.violations += 1,
+            Self::Disconnected(totals) => summary.add(totals),
+            Self::Violation { harmless: true, .. }
+            | Self::Configured { .. }
+            | Self::SpeechStarted { .. }
+            | Self::SpeechStopped { .. }
+            | Self::Truncation { .. }
+            | Self::ResponseStarted { .. }
+            | Self::ResponseDone { .. }
+            | Self::ToolCalled { .. }
+            | Self::ToolAnswered { .. } => {}
         }
     }
 
-    /// What there is so far.
-    pub fn report(&self) -> Report {
-        self.lock().report.clone()
+    fn dropped(summary: &mut Summary) {
+        summary.records_dropped += 1;
     }
 
-    /// Only the sums.
-    pub fn summary(&self) -> Summary {
-        self.lock().report.summary.clone()
+    fn is_violation(&self) -> bool {
+        matches!(self, Self::Violation { harmless: false, .. })
     }
 
-    /// Ends the file with the sums.
-    ///
-    /// # Errors
-    /// The first thing that went wrong with the file.
-    pub fn finish(&self) -> std::io::Result<()> {
-        #[derive(Serialize)]
-        struct Last<'a> {
-            r#type: &'static str,
-            #[serde(flatten)]
-            summary: &'a Summary,
-        }
-        let mut inner = self.lock();
-        let summary = inner.report.summary.clone();
-        inner.write(&Last { r#type: "summary", summary: &summary });
-        if let Some(mut file) = inner.file.take() {
-            file.flush()?;
-        }
-        inner.file_error.take().map_or(Ok(()), Err)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Collected> {
-        // Each change under the lock is complete in itself.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn show(entry: &Entry, observer: &Self::Observer) {
+        observer.recorded(entry);
     }
 }
-
-impl Collected {
-    fn sum(&mut self, record: &Record) {
-        let summary = &mut self.report.summary;
-        match record {
-            Record::Connected { .. } => summary.sessions += 1,
-            Record::Refused { .. } => summary.refused += 1,
-            Record::Violation { harmless: false, .. } => summary.violations += 1,
-            Record::Disconnected(totals) => summary.add(totals),
-            Record::Violation { harmless: true, .. }
-            | Record::Configured { .. }
-            | Record::SpeechStarted { .. }
-            | Record::SpeechStopped { .. }
-            | Record::Truncation { .. }
-            | Record::ResponseStarted { .. }
-            | Record::ResponseDone { .. }
-            | Record::ToolCalled { .. }
-            | Record::ToolAnswered { .. } => {}
-        }
-    }
-
-    /// Writes one line. After the first error the file is left alone, and `finish` tells.
-    fn write(&mut self, line: &impl Serialize) {
-        let Some(file) = &mut self.file else { return };
-        let written = serde_json::to_writer(&mut *file, line)
-            .map_err(std::io::Error::from)
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.flush());
-        if let Err(error) = written {
-            self.file = None;
-            self.file_error = Some(error);
-        }
-    }
-}
-
-/// Records kept in memory.
-const ENTRIES_MAX: usize = 200_000;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use super::active::{Active, Outcome, Stage, Step};
 use super::error::ApiError;
 use super::item::{Item, ItemStatus};
 use super::record::Record;
-use super::script::Turn;
+use super::script::{Turn, quoted_text};
 use super::session::{Output, RealtimeSession};
 use super::tokens::Tokens;
 use super::wire::{InputItem, ResponseRequest};
@@ -208,15 +208,6 @@ impl RealtimeSession {
     fn conversation_id(&self) -> String {
         self.config.id.replace("sess_", "conv_")
     }
-}
-
-/// The text between `<<<` and `>>>`, or else between the first and the last double quote.
-fn quoted_text(instructions: &str) -> Option<&str> {
-    let between = |open, close| {
-        let (_, rest) = instructions.split_once(open)?;
-        rest.rsplit_once(close).map(|(quoted, _)| quoted.trim())
-    };
-    between("<<<", ">>>").or_else(|| between("\"", "\"")).filter(|quoted| !quoted.is_empty())
 }
 
 /// In progress at once, out-of-band ones included.

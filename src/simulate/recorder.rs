@@ -1,12 +1,10 @@
-//! Writes the audio a client appended as a mono WAV file.
+//! Writes the audio a client sent as a mono WAV file.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::format::AudioFormat;
-
-/// One connection's recording. A change of format begins another file.
+/// One connection's recording. A change of rate begins another file.
 #[derive(Debug)]
 pub struct Recorder {
     stem: PathBuf,
@@ -17,7 +15,7 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Open {
     file: BufWriter<File>,
-    format: AudioFormat,
+    rate: u32,
     data_bytes: u32,
 }
 
@@ -27,21 +25,18 @@ impl Recorder {
         Self { stem: dir.join(name), part: 0, open: None }
     }
 
-    /// Adds audio.
+    /// Adds signed 16-bit little-endian samples.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&mut self, audio: &[u8], format: AudioFormat) -> std::io::Result<()> {
-        if self.open.as_ref().is_none_or(|open| open.format != format) {
+    pub fn write(&mut self, pcm: &[u8], rate: u32) -> std::io::Result<()> {
+        if self.open.as_ref().is_none_or(|open| open.rate != rate) {
             self.finish()?;
-            self.open = Some(self.next_file(format)?);
+            self.open = Some(self.next_file(rate)?);
         }
         let Some(open) = &mut self.open else { return Ok(()) };
-        let mut samples = Vec::with_capacity(audio.len());
-        format.decode(audio, &mut samples);
-        let bytes = AudioFormat::Pcm.encode(&samples);
-        open.file.write_all(&bytes)?;
-        open.data_bytes = open.data_bytes.saturating_add(bytes.len() as u32);
+        open.file.write_all(pcm)?;
+        open.data_bytes = open.data_bytes.saturating_add(pcm.len() as u32);
         Ok(())
     }
 
@@ -52,18 +47,18 @@ impl Recorder {
     pub fn finish(&mut self) -> std::io::Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         open.file.seek(SeekFrom::Start(0))?;
-        open.file.write_all(&header(open.format.rate(), open.data_bytes))?;
+        open.file.write_all(&header(open.rate, open.data_bytes))?;
         open.file.flush()
     }
 
-    fn next_file(&mut self, format: AudioFormat) -> std::io::Result<Open> {
+    fn next_file(&mut self, rate: u32) -> std::io::Result<Open> {
         self.part += 1;
         let suffix = if self.part == 1 { ".wav".to_owned() } else { format!("-{}.wav", self.part) };
         let mut path = self.stem.clone().into_os_string();
         path.push(suffix);
         let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(&header(format.rate(), 0))?;
-        Ok(Open { file, format, data_bytes: 0 })
+        file.write_all(&header(rate, 0))?;
+        Ok(Open { file, rate, data_bytes: 0 })
     }
 }
 
@@ -98,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_format_gets_a_file_of_its_own() {
+    fn each_rate_gets_a_file_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::new(dir.path(), "sess_1");
-        recorder.write(&[0; 960], AudioFormat::Pcm).unwrap();
-        recorder.write(&[0xff; 160], AudioFormat::Pcmu).unwrap();
+        recorder.write(&[0; 960], 24_000).unwrap();
+        recorder.write(&[0; 320], 8_000).unwrap();
         recorder.finish().unwrap();
         let first = std::fs::read(dir.path().join("sess_1.wav")).unwrap();
         let second = std::fs::read(dir.path().join("sess_1-2.wav")).unwrap();

@@ -136,6 +136,15 @@ impl Script {
     }
 }
 
+/// The text between `<<<` and `>>>`, or else between the first and the last double quote.
+pub fn quoted_text(instructions: &str) -> Option<&str> {
+    let between = |open, close| {
+        let (_, rest) = instructions.split_once(open)?;
+        rest.rsplit_once(close).map(|(quoted, _)| quoted.trim())
+    };
+    between("<<<", ">>>").or_else(|| between("\"", "\"")).filter(|quoted| !quoted.is_empty())
+}
+
 /// A script that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
