@@ -164,6 +164,12 @@ pub enum CallEventKind {
         /// The status so far.
         status: u16,
     },
+    /// What the call has cost so far; the last one is the sum. At most every five seconds, and before the end.
+    #[serde(rename = "cost.updated")]
+    Cost(Box<Cost>),
+    /// A limit is near or was reached.
+    #[serde(rename = "cost.limit")]
+    CostLimit(CostLimit),
     /// Recording began or ended.
     #[serde(rename = "recording.state")]
     Recording {
@@ -197,6 +203,122 @@ pub struct CallCreated {
     /// Number the call was diverted from, the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diversion: Option<String>,
+}
+
+/// Data of `cost.updated`. Amounts are whole numbers of 10⁻ˢᶜᵃˡᵉ units of the currency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// ISO 4217.
+    pub currency: String,
+    /// Decimal places of every amount.
+    pub scale: u8,
+    /// Of everything that has a price.
+    pub total: u64,
+    /// The same, by what it was for.
+    pub by: CostParts,
+    /// Each thing used.
+    pub items: Vec<CostItem>,
+}
+
+/// Amounts by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CostParts {
+    /// Carriers' minutes.
+    pub trunk: u64,
+    /// Writing down what was said.
+    pub stt: u64,
+    /// The model: what it reads and writes, or the time of its session.
+    pub llm: u64,
+    /// The model's voice.
+    pub tts: u64,
+    /// Tools that have a price.
+    pub tools: u64,
+}
+
+impl CostParts {
+    /// The one of this part.
+    pub fn part(&mut self, part: CostPart) -> &mut u64 {
+        match part {
+            CostPart::Trunk => &mut self.trunk,
+            CostPart::Stt => &mut self.stt,
+            CostPart::Llm => &mut self.llm,
+            CostPart::Tts => &mut self.tts,
+            CostPart::Tools => &mut self.tools,
+        }
+    }
+}
+
+/// One thing used in a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostItem {
+    /// What it is for.
+    pub part: CostPart,
+    /// The provider, or the trunk.
+    pub provider: String,
+    /// The model; of a trunk's minutes the prefix their price is for. Empty for what has none.
+    pub model: String,
+    /// Such as `text_in`, `audio_cached`, `session`, `outbound`.
+    pub what: String,
+    /// How much of it.
+    pub quantity: u64,
+    /// `tokens`, `ms` or `calls`.
+    pub unit: String,
+    /// What it costs; `None`: it has no price.
+    pub amount: Option<u64>,
+}
+
+/// What something paid for is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "CostParts says it")]
+pub enum CostPart {
+    Trunk,
+    Stt,
+    Llm,
+    Tts,
+    Tools,
+}
+
+impl CostPart {
+    /// As in JSON and SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trunk => "trunk",
+            Self::Stt => "stt",
+            Self::Llm => "llm",
+            Self::Tts => "tts",
+            Self::Tools => "tools",
+        }
+    }
+}
+
+/// Data of `cost.limit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostLimit {
+    /// Whose limit.
+    pub scope: CostScope,
+    /// 80: it is near; 100: it was reached.
+    pub percent: u8,
+    /// ISO 4217.
+    pub currency: String,
+    /// Decimal places of the amounts.
+    pub scale: u8,
+    /// Spent so far.
+    pub spent: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostScope {
+    /// This call's.
+    Call,
+    /// The organization's, of one day.
+    Organization,
+    /// The installation's, of one day.
+    Installation,
 }
 
 /// Whose call it is.

@@ -11,6 +11,8 @@ mod bridge;
 mod browser_phone;
 #[path = "call/capture.rs"]
 mod capture;
+#[path = "call/cost.rs"]
+mod cost;
 #[path = "call/dial.rs"]
 mod dial;
 #[path = "call/encryption.rs"]

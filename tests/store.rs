@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tandem::event::{
-    CallCreated, CallEnded, CallEvent, CallEventKind, Direction, Disposition, Ephemeral, EventSink, Floor,
-    Heard, Phase, Quality, TranscriptLine,
+    CallCreated, CallEnded, CallEvent, CallEventKind, Cost, CostItem, CostPart, CostParts, Direction,
+    Disposition, Ephemeral, EventSink, Floor, Heard, Phase, Quality, TranscriptLine,
 };
 use tandem::id::{CallId, LineId};
 use tandem::store::journal::{Journal, QUEUE};
 use tandem::store::{
-    Applied, Assistant, CallFilter, Committed, Feed, FeedItem, JournalHandle, Number, Organization, Phone,
-    PhoneSecret, RecordingSetting, Role, Store, StoreError, User,
+    Applied, Assistant, CallFilter, Committed, CostBy, Feed, FeedItem, JournalHandle, Number, Organization,
+    Phone, PhoneSecret, RecordingSetting, Role, Store, StoreError, User,
 };
 use tandem::time::UnixMs;
 
@@ -211,6 +211,71 @@ fn a_call_is_written_with_its_events_lines_and_state() {
         assert_eq!(feed.owner(call.id).await.unwrap(), Some(Some("acme".into())));
         assert_eq!(feed.owner(CallId::fresh()).await.unwrap(), None);
     });
+}
+
+#[test]
+fn costs_are_kept_by_call_and_summed_up() {
+    on_each(async |home| {
+        let (store, journal, _) = home.journal().await;
+        let organization =
+            |budget: &str| Organization { daily_budget: budget.parse().ok(), ..organization("acme") };
+        assert_eq!(store.put_organization(&organization("2.50")).await.unwrap(), Applied::Created);
+        assert_eq!(store.put_organization(&organization("2.50")).await.unwrap(), Applied::Unchanged);
+        assert_eq!(store.put_organization(&organization("")).await.unwrap(), Applied::Updated);
+        assert_eq!(store.organization("acme").await.unwrap().unwrap().value.daily_budget, None);
+        let (one, other) = (Told::new(1, Some("acme")), Told::new(2, None));
+        for call in [&one, &other] {
+            journal.open_call(call.created()).await.unwrap();
+        }
+        // Twice for one call in one batch: the later one counts.
+        journal.record(one.event(2, cost(100, 5)));
+        journal.record(one.event(3, cost(250, 7)));
+        journal.record(other.event(2, cost(40, 1)));
+        journal.flush().await.unwrap();
+        journal.record(one.event(4, cost(300, 9)));
+        journal.flush().await.unwrap();
+
+        let kept = store.call_cost(one.id).await.unwrap();
+        assert_eq!((kept.total, kept.by.llm, kept.unpriced), (300, 300, true));
+        assert_eq!(kept.items.iter().map(|item| item.quantity).collect::<Vec<_>>(), [9, 9]);
+        assert_eq!(store.call(one.id).await.unwrap().unwrap().cost.unwrap().total, 300);
+        let (from, to) = (UnixMs::new(0), UnixMs::new(i64::MAX));
+        let sums = async |by, organization| {
+            let rows = store.costs(by, from, to, organization).await.unwrap();
+            rows.into_iter().map(|row| (row.name, row.calls, row.total, row.unpriced)).collect::<Vec<_>>()
+        };
+        let row = |name: &str, calls, total, unpriced| (name.to_owned(), calls, total, unpriced);
+        assert_eq!(sums(CostBy::Organization, None).await, [row("", 1, 40, 0), row("acme", 1, 300, 0)]);
+        assert_eq!(sums(CostBy::Assistant, None).await, [row("reception", 2, 340, 0)]);
+        assert_eq!(sums(CostBy::Provider, Some("acme")).await, [row("openai", 1, 300, 1)]);
+        assert_eq!(sums(CostBy::Model, None).await, [row("openai/m", 2, 340, 0), row("openai/n", 2, 0, 2)]);
+        let day = &one.event(2, cost(0, 0)).at.to_rfc3339()[..10];
+        assert_eq!(sums(CostBy::Day, None).await, [row(day, 2, 340, 0)]);
+        assert_eq!(store.unpriced_calls(from, to, None).await.unwrap(), 2);
+        let mut spent = store.spent_since(from).await.unwrap();
+        spent.sort_unstable();
+        assert_eq!(spent, [(None, 40), (Some("acme".to_owned()), 300)]);
+        assert_eq!(store.spent_since(to).await.unwrap(), []);
+    });
+}
+
+fn cost(total: u64, quantity: u64) -> CallEventKind {
+    let item = |model: &str, amount| CostItem {
+        part: CostPart::Llm,
+        provider: "openai".to_owned(),
+        model: model.to_owned(),
+        what: "text_in".to_owned(),
+        quantity,
+        unit: "tokens".to_owned(),
+        amount,
+    };
+    CallEventKind::Cost(Box::new(Cost {
+        currency: "USD".to_owned(),
+        scale: 9,
+        total,
+        by: CostParts { llm: total, ..CostParts::default() },
+        items: vec![item("m", Some(total)), item("n", None)],
+    }))
 }
 
 #[test]
@@ -916,7 +981,7 @@ fn ended() -> CallEventKind {
 }
 
 fn organization(name: &str) -> Organization {
-    Organization { name: name.to_owned(), recording: RecordingSetting::Off }
+    Organization { name: name.to_owned(), recording: RecordingSetting::Off, daily_budget: None }
 }
 
 fn assistant(organization: &str, name: &str) -> Assistant {

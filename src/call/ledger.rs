@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::event::{CallEnded, CallEvent, CallEventKind, Disposition, Ephemeral, EventSink};
-use crate::id::CallId;
+use crate::config::{Money, OnLimit};
+use crate::cost::{Account, Charge};
+use crate::event::{CallEnded, CallEvent, CallEventKind, CostScope, Disposition, Ephemeral, EventSink};
+use crate::id::{CallId, LegId};
 use crate::time::UnixMs;
 
 /// How a call ended, as far as its task knows.
@@ -38,12 +40,30 @@ pub struct Ledger {
     started: Instant,
     answered: Option<Instant>,
     ended: bool,
+    /// What it costs.
+    account: Option<Box<Account>>,
+    cost_shown: Option<Instant>,
 }
 
 impl Ledger {
     /// The ledger of a call whose `call.created` (sequence number 1) is already stored.
     pub fn opened(call: CallId, sink: Arc<dyn EventSink>, started: Instant) -> Self {
-        Self { call, sink, last_seq: 1, started, answered: None, ended: false }
+        Self {
+            call,
+            sink,
+            last_seq: 1,
+            started,
+            answered: None,
+            ended: false,
+            account: None,
+            cost_shown: None,
+        }
+    }
+
+    /// What the call costs goes on this account.
+    pub fn on_account(mut self, account: Account) -> Self {
+        self.account = Some(Box::new(account));
+        self
     }
 
     /// Which call.
@@ -53,6 +73,13 @@ impl Ledger {
 
     /// Records what happened.
     pub fn record(&mut self, kind: CallEventKind) {
+        if let Some(account) = &mut self.account {
+            account.observe(&kind, millis(self.started.elapsed()));
+        }
+        self.write(kind);
+    }
+
+    fn write(&mut self, kind: CallEventKind) {
         self.last_seq += 1;
         self.sink.record(CallEvent { call: self.call, seq: self.last_seq, at: UnixMs::now(), kind });
     }
@@ -70,6 +97,67 @@ impl Ledger {
         }
     }
 
+    /// The call's own leg is this one.
+    pub fn own_leg(&mut self, leg: LegId) {
+        if let Some(account) = &mut self.account {
+            account.own(leg.to_string());
+        }
+    }
+
+    /// The call may cost no more than this.
+    pub fn limit_cost(&mut self, most: Option<Money>) {
+        if let (Some(account), Some(most)) = (&mut self.account, most) {
+            account.limit_to(most);
+        }
+    }
+
+    /// Counts what a provider charges for.
+    pub fn charge(&mut self, provider: &str, charge: Charge<'_>) {
+        if let Some(account) = &mut self.account {
+            account.charge(provider, charge);
+            self.tell_cost(Instant::now());
+        }
+    }
+
+    /// When [`Ledger::tell_cost`] has something to tell at the latest.
+    pub fn cost_due(&self) -> Option<Instant> {
+        self.account.as_ref().filter(|account| account.is_moving())?;
+        Some(self.cost_shown.unwrap_or(self.started) + COST_INTERVAL)
+    }
+
+    /// Writes what the call costs, if that is due and has changed, and the marks of limits that were passed.
+    pub fn tell_cost(&mut self, now: Instant) {
+        let now_ms = self.elapsed_ms(now);
+        let Some(account) = &mut self.account else { return };
+        let crossings = account.settle(now_ms);
+        let limits: Vec<_> = crossings.into_iter().map(|crossing| account.limit_event(crossing)).collect();
+        for limit in limits {
+            let (scope, percent) = (limit.scope, limit.percent);
+            tracing::warn!(?scope, percent, "a limit of cost is near, or was reached at 100");
+            metrics::counter!("tandem_cost_limits_total", "percent" => percent.to_string()).increment(1);
+            self.write(CallEventKind::CostLimit(limit));
+        }
+        if self.cost_shown.is_none_or(|shown| now >= shown + COST_INTERVAL) {
+            self.show_cost(now, now_ms);
+        }
+    }
+
+    fn show_cost(&mut self, now: Instant, now_ms: u64) {
+        let Some(account) = &mut self.account else { return };
+        self.cost_shown = Some(now);
+        if let Some(cost) = account.show(now_ms) {
+            self.write(CallEventKind::Cost(Box::new(cost)));
+        }
+    }
+
+    /// The limit that is used up, what happens then, and what the caller is told.
+    pub fn out_of_money(&self) -> Option<(CostScope, OnLimit, Arc<str>)> {
+        let account = self.account.as_ref()?;
+        let scope = account.used_up()?;
+        let (on_limit, farewell) = account.at_limit();
+        Some((scope, on_limit, farewell))
+    }
+
     /// Milliseconds into the call.
     pub fn elapsed_ms(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.started))
@@ -81,6 +169,8 @@ impl Ledger {
             return;
         }
         self.ended = true;
+        self.tell_cost(now);
+        self.show_cost(now, self.elapsed_ms(now));
         let billable = self.answered.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.record(CallEventKind::Ended(CallEnded {
             disposition: ending.disposition,
@@ -101,6 +191,9 @@ impl Drop for Ledger {
         );
     }
 }
+
+/// What a call costs is written at most this often, and at its end.
+const COST_INTERVAL: Duration = Duration::from_secs(5);
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)

@@ -121,8 +121,9 @@ pub struct Call {
 impl Call {
     /// A call with this party, whom we have called (`placed`) or who calls us. It does nothing until it is told to.
     pub fn new(frame: Frame, party: Party, placed: bool) -> Self {
-        let mut listed = frame.listed;
+        let (mut listed, mut ledger) = (frame.listed, frame.ledger);
         listed.own(party.leg.id());
+        ledger.own_leg(party.leg.id());
         Self {
             leg: party.leg,
             inbox: frame.inbox,
@@ -144,7 +145,7 @@ impl Call {
             joined: None,
             onward: None,
             permit: party.permit,
-            ledger: frame.ledger,
+            ledger,
             listed,
         }
     }
@@ -341,14 +342,22 @@ impl Call {
             if let Some(Over) = self.is_over() {
                 return Err(Over);
             }
-            self.timer_armed = deadline.is_some();
-            if let Some(deadline) = deadline
-                && self.timer_at != Some(deadline)
+            let until = [deadline, self.ledger.cost_due()].into_iter().flatten().min();
+            self.timer_armed = until.is_some();
+            if let Some(until) = until
+                && self.timer_at != Some(until)
             {
-                self.timer.as_mut().reset(deadline.into());
-                self.timer_at = Some(deadline);
+                self.timer.as_mut().reset(until.into());
+                self.timer_at = Some(until);
             }
             let wake = std::future::poll_fn(|cx| self.poll(cx, session.as_deref_mut())).await;
+            if matches!(wake, Wake::Deadline) {
+                let now = Instant::now();
+                self.ledger.tell_cost(now);
+                if deadline.is_none_or(|deadline| now < deadline) {
+                    continue;
+                }
+            }
             if let Some(wake) = self.sorted(wake) {
                 return Ok(wake);
             }

@@ -107,7 +107,12 @@ pub(super) async fn run(context: &Context, args: CallArgs) -> Result<(), Failure
     let client = context.client()?;
     match args.command {
         CallCommand::List(args) => list(context, client.get(&args.path()).await?),
-        CallCommand::Show { id } => show(context, client.get(&format!("/api/v1/calls/{id}")).await?),
+        CallCommand::Show { id } => {
+            let call = client.get(&format!("/api/v1/calls/{id}")).await?;
+            // Nothing is worse for it if the server is too old to know.
+            let cost = client.get(&format!("/api/v1/calls/{id}/cost")).await.unwrap_or_default();
+            show(context, call, &cost)
+        }
         CallCommand::Tail(args) => tail::run(context, &client, &args).await,
         CallCommand::Trace(args) => trace::run(context, &client, &args).await,
         CallCommand::Start(args) => dial::start(context, &client, args).await,
@@ -190,14 +195,62 @@ fn state(call: &Value) -> String {
     if over.is_empty() { text(&call["phase"]) } else { over }
 }
 
-fn show(context: &Context, call: Value) -> Result<(), Failure> {
+fn show(context: &Context, mut call: Value, cost: &Value) -> Result<(), Failure> {
     if context.output.json {
+        if !cost["currency"].is_null() {
+            call["cost"] = cost.clone();
+        }
         return context.output.document(&call);
     }
     if context.output.quiet {
         return context.output.line(&text(&call["id"]));
     }
-    print_fields(context, &call, "")
+    if let Some(fields) = call.as_object_mut() {
+        fields.remove("cost");
+    }
+    print_fields(context, &call, "")?;
+    if cost["currency"].is_null() { Ok(()) } else { cost_table(context, cost) }
+}
+
+/// What the call has cost, thing by thing.
+fn cost_table(context: &Context, cost: &Value) -> Result<(), Failure> {
+    let currency = text(&cost["currency"]);
+    let total = money(&cost["total"], &cost["scale"]);
+    context.output.line(&format!("{} {total} {currency}", context.output.paint(Style::Faint, "cost:")))?;
+    let items = cost["items"].as_array().cloned().unwrap_or_default();
+    let rows: Vec<_> = items
+        .iter()
+        .map(|item| {
+            let amount = match &item["amount"] {
+                Value::Null => "no price".to_owned(),
+                amount => money(amount, &cost["scale"]),
+            };
+            let mut row: Vec<_> = ["part", "provider", "model", "what"].map(|key| text(&item[key])).into();
+            row.extend([used(item), amount]);
+            row
+        })
+        .collect();
+    context.output.table(&["FOR", "FROM", "MODEL", "WHAT", "USED", &currency], &rows)?;
+    if cost["unpriced"] == true {
+        context.output.remark("the sum leaves out what has no price; see cost.prices");
+    }
+    Ok(())
+}
+
+/// An amount in 10^-scale units, exactly, with two decimal places or more.
+fn money(amount: &Value, scale: &Value) -> String {
+    let (amount, scale) = (amount.as_u64().unwrap_or(0), scale.as_u64().unwrap_or(0).min(18) as usize);
+    let unit = 10_u64.pow(u32::try_from(scale).unwrap_or(0));
+    let fraction = format!("{:0scale$}", amount % unit);
+    let shown = fraction.trim_end_matches('0').len().max(2.min(scale));
+    if scale == 0 { amount.to_string() } else { format!("{}.{}", amount / unit, &fraction[..shown]) }
+}
+
+fn used(item: &Value) -> String {
+    match item["unit"].as_str() {
+        Some("ms") => clock(item["quantity"].as_u64().unwrap_or(0)),
+        unit => format!("{} {}", item["quantity"], unit.unwrap_or_default()),
+    }
 }
 
 fn print_fields(context: &Context, value: &Value, indent: &str) -> Result<(), Failure> {
@@ -239,6 +292,14 @@ fn transcript(context: &Context, page: Value) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_printed_exactly() {
+        let shown = |amount: u64, scale: u64| money(&amount.into(), &scale.into());
+        assert_eq!(shown(2_500_000_000, 9), "2.50");
+        assert_eq!(shown(476_000, 9), "0.000476");
+        assert_eq!((shown(0, 9), shown(250, 2), shown(7, 0)), ("0.00".into(), "2.50".into(), "7".into()));
+    }
 
     #[test]
     fn queries_are_escaped() {

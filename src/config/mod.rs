@@ -16,10 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod cost;
 mod later;
 mod layers;
 mod load;
 mod media;
+mod money;
 mod providers;
 mod registrar;
 mod rules;
@@ -37,10 +39,12 @@ pub mod flow;
 pub mod resources;
 pub mod values;
 
+pub use cost::{Cost, OnLimit};
 pub use finding::{Finding, Place, Severity};
 pub use later::{Ari, AudioSocket, Cluster};
 pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media, Srtp};
+pub use money::{MONEY_SCALE, Money};
 pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
 pub use registrar::SipRegistrar;
 pub use rules::BUILT_IN_PROFILES;
@@ -76,6 +80,8 @@ pub struct Config {
     pub recording: Recording,
     /// Which AI answers when nothing more specific is said.
     pub routing: Routing,
+    /// What calls cost, and how much may be spent on them.
+    pub cost: Cost,
     /// Realtime speech AIs by name. `scripted` is there without being written.
     pub providers: BTreeMap<String, ProviderSection>,
     /// Connections to carriers and PBXs.
@@ -101,6 +107,7 @@ impl Default for Config {
             drain: Drain::default(),
             recording: Recording::default(),
             routing: Routing::default(),
+            cost: Cost::default(),
             providers: BTreeMap::from([(BUILT_IN.into(), scripted)]),
             trunk: Vec::new(),
             cluster: None,

@@ -14,6 +14,7 @@ use super::check::{Checker, nearest};
 use super::finding::{self, Finding};
 use super::flow::Step;
 use super::load;
+use super::money::Money;
 use super::tree::{self, Item};
 
 /// The contents of a resources file.
@@ -43,6 +44,11 @@ pub struct Organization {
     /// `on` when callers are told and have consented: calls are recorded if `recording.enabled` is set too.
     #[serde(default)]
     pub recording: RecordingConsent,
+    /// Most its calls that begin on one day (UTC) may cost together, in the price table's currency. Absent: no limit of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"20.00")]
+    pub daily_budget: Option<Money>,
 }
 
 /// Consent to recording.
@@ -156,6 +162,10 @@ pub struct Assistant {
     #[serde(default)]
     #[schemars(range(min = 1, max = 86_400), example = 1800)]
     pub max_duration_s: Option<u32>,
+    /// Most a call with it may cost, in the price table's currency. Absent: `cost.max_per_call` alone counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"1.00")]
+    pub max_cost: Option<Money>,
 }
 
 /// How the end of the caller's turn is found.

@@ -19,7 +19,7 @@ pub struct ValueError {
 }
 
 impl ValueError {
-    fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { message: message.into(), fix: fix.into() }
     }
 }
@@ -55,6 +55,8 @@ macro_rules! text_value {
         }
     };
 }
+
+pub(super) use text_value;
 
 /// Marks the format of a list's or option's text in the schema.
 macro_rules! text_schema {
@@ -393,6 +395,7 @@ pub fn mask_url(text: &str) -> String {
 pub fn check_format(format: &str, text: &str) -> Result<(), ValueError> {
     match format {
         "duration-text" => parse_duration(text).map(drop),
+        "money" => text.parse::<super::money::Money>().map(drop),
         "sip-listener" => text.parse::<SipListen>().map(drop),
         "port-range" => text.parse::<PortRange>().map(drop),
         "network" => text.parse::<Network>().map(drop),

@@ -264,7 +264,7 @@ pub(super) async fn ask(
 }
 
 /// The call, if this caller may see it. One they may not see does not exist for them.
-async fn visible(api: &Api, caller: &Caller, id: &str) -> Result<CallRecord, Problem> {
+pub(super) async fn visible(api: &Api, caller: &Caller, id: &str) -> Result<CallRecord, Problem> {
     let parsed: CallId = id.parse().map_err(|_| unknown(id))?;
     let call = api.store.call(parsed).await.map_err(store_problem)?;
     call.filter(|call| caller.sees(call.organization.as_deref())).ok_or_else(|| unknown(id))

@@ -28,6 +28,7 @@ use crate::store::{Feed, Store};
 
 pub mod auth;
 pub mod calls;
+pub mod costs;
 pub mod dial;
 pub mod docs;
 pub mod feed;
@@ -238,6 +239,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/calls/{id}", get(calls::show))
         .route("/calls/{id}/transcript", get(calls::transcript))
         .route("/calls/{id}/events", get(calls::events))
+        .route("/calls/{id}/cost", get(costs::of_call))
         .route("/calls/{id}/end", post(calls::end))
         .route("/calls/{id}/say", post(calls::say))
         .route("/calls/{id}/transfer", post(dial::transfer))
@@ -245,6 +247,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/calls/{id}/dtmf", post(dial::dtmf))
         .route("/calls/{id}/trace", get(trace::trace))
         .route("/calls/{id}/pcap", get(trace::capture))
+        .route("/costs", get(costs::sums))
         .route("/events", get(feed::socket::events))
         .route("/ws-tickets", post(system::ws_ticket))
         .route("/me", get(system::me))

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cost::Tokens;
+
 pub mod breaker;
 pub mod connect;
 pub mod guarded;
@@ -403,29 +405,6 @@ pub enum Usage {
         /// Billed so far.
         billed_ms: u64,
     },
-}
-
-/// Tokens, missing ones as 0. Cached tokens are a subset of the input tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each name says its tokens")]
-pub struct Tokens {
-    pub input_text: u64,
-    pub input_audio: u64,
-    pub cached_text: u64,
-    pub cached_audio: u64,
-    pub output_text: u64,
-    pub output_audio: u64,
-}
-
-impl std::ops::AddAssign for Tokens {
-    fn add_assign(&mut self, other: Self) {
-        self.input_text += other.input_text;
-        self.input_audio += other.input_audio;
-        self.cached_text += other.cached_text;
-        self.cached_audio += other.cached_audio;
-        self.output_text += other.output_text;
-        self.output_audio += other.output_audio;
-    }
 }
 
 /// Why a session is over.

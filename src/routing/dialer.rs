@@ -67,8 +67,9 @@ impl Dialer {
             RouteRefusal::new(503, format!("the call's record cannot be written: {error}"))
         })?;
         metrics::counter!("tandem_calls_total", "direction" => "outbound").increment(1);
-        let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started);
         let directory = exchange.directory.now();
+        let account = exchange.account(&directory, then.organization.as_deref());
+        let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started).on_account(account);
         let situation = Situation::default();
         let steps = exchange.planner.plan(&directory, &then, &situation).instrument(span.clone()).await;
         let stop = exchange.workers.stop_token().child_token();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::config::Money;
 use crate::config::flow::{Seconds, Step};
 use crate::store::{Assistant, Number, Organization, Phone, RecordingSetting, Store, StoreError};
 
@@ -108,6 +109,11 @@ impl Snapshot {
             flow: Arc::clone(&entry.flow),
             recording: self.records(&entry.organization),
         })
+    }
+
+    /// Most the calls of this organization may cost on one day.
+    pub fn daily_budget(&self, organization: &str) -> Option<Money> {
+        self.organizations.get(organization)?.daily_budget
     }
 
     /// The phone of this user.

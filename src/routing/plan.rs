@@ -168,6 +168,7 @@ impl Planner {
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,
             max_duration: stored.and_then(|a| a.max_duration_s).map(|s| Duration::from_secs(u64::from(s))),
+            max_cost: stored.and_then(|a| a.max_cost),
             prompts: self.prompts.clone(),
         }))
     }

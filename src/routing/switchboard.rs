@@ -26,6 +26,7 @@ use crate::call::replace::{Arriving, Newcomer};
 use crate::call::transfer::Reach;
 use crate::call::worker::{Surroundings, Workers};
 use crate::call::{Call, Frame};
+use crate::cost::{Account, Costs};
 use crate::event::{CallCreated, CallEvent, CallEventKind, Direction, Disposition};
 use crate::id::{CallId, LegId};
 use crate::sip::carrier::Carriers;
@@ -56,6 +57,8 @@ pub struct Exchange {
     pub outbound: Arc<dyn Outbound>,
     /// Counts the calls of each trunk.
     pub carriers: Carriers,
+    /// What calls cost, and what they may.
+    pub costs: Costs,
     /// Live calls.
     pub calls: Calls,
     /// Writes recordings, if the installation records at all.
@@ -72,6 +75,12 @@ impl Exchange {
     /// Whether the server is stopping.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// The account of a call of this organization that begins now.
+    pub(super) fn account(&self, directory: &Snapshot, organization: Option<&str>) -> Account {
+        let daily = organization.and_then(|name| directory.daily_budget(name));
+        self.costs.open(UnixMs::now(), organization, daily)
     }
 
     /// Whom a call in this situation can reach. Whose it is, is not yet said.
@@ -142,7 +151,12 @@ async fn admit(
         warn!(parent: &span, %error, "the call is refused: its record cannot be written");
         return refuse(&exchange, invite.leg, StatusCode::SERVICE_UNAVAILABLE);
     }
-    let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started);
+    let organization = route.as_ref().and_then(|route| route.organization.as_deref());
+    let mut account = exchange.account(&directory, organization);
+    if invite.phone.is_none() {
+        account.incoming(&invite.leg.to_string(), &invite.trunk.name, &invite.called);
+    }
+    let ledger = Ledger::opened(id, Arc::new(exchange.journal.clone()), started).on_account(account);
     let Some(route) = route else {
         let reason = match way.status {
             StatusCode::FORBIDDEN => "the phone may not call out",

@@ -20,6 +20,7 @@ use crate::call::handle::{CallCommand, Calls};
 use crate::call::recording::RecordingWriter;
 use crate::call::worker::Workers;
 use crate::config::Config;
+use crate::cost::{Costs, start_of_day};
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
 use crate::routing::dialer::Dialer;
 use crate::routing::directory::{Directory, Snapshot};
@@ -33,6 +34,7 @@ use crate::sip::tap::{Recorder, Tap};
 use crate::store::journal::Journal;
 use crate::store::{Feed, JournalHandle, Store};
 use crate::telemetry;
+use crate::time::UnixMs;
 
 mod apply;
 mod carriers;
@@ -54,6 +56,7 @@ pub struct Options {
 /// # Errors
 /// What `tandem serve` would stop with: a profile that cannot be read, a header that may not be set.
 pub fn check(config: &Config) -> anyhow::Result<()> {
+    parts::costs(config)?;
     parts::trunks(config).map(drop)
 }
 
@@ -126,6 +129,7 @@ impl Server {
         }
         let directory = Directory::new(Snapshot::read(&store).await?);
         let planner = parts::planner(&config)?;
+        let costs = costs(&config, &store).await?;
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let recorder = trace::recorder(&config)?;
@@ -163,6 +167,7 @@ impl Server {
             lines,
             outbound: Arc::new(outbound),
             carriers: carriers.clone(),
+            costs,
             calls: calls.clone(),
             recordings: parts::recordings(&config)?,
             hold_music: parts::hold_music(&config)?,
@@ -326,6 +331,14 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let store = Store::open_with(&config.store.url, config.store.connections).await?;
     store.migrate().await.context("bringing the database up to date")?;
     Ok(store)
+}
+
+/// Prices and limits, with what today's calls have cost before the server was started.
+async fn costs(config: &Config, store: &Store) -> anyhow::Result<Costs> {
+    let costs = parts::costs(config)?;
+    let now = UnixMs::now();
+    costs.resume(now, store.spent_since(start_of_day(now)).await.context("reading today's costs")?);
+    Ok(costs)
 }
 
 struct Ready {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use crate::call::Prompts;
 use crate::call::recording::RecordingWriter;
 use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, UnknownSources};
+use crate::cost::{Costs, PriceBook, Rules};
 use crate::provider::NoiseReduction;
 use crate::provider::breaker::Policy;
 use crate::provider::openai::{OpenAiConfig, SessionDefaults};
@@ -46,6 +47,27 @@ pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
         default_chain: config.routing.default_chain.clone().into(),
         prompts: Prompts::spoken(),
     })
+}
+
+/// Prices and limits.
+pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
+    let section = &config.cost;
+    let book = match &section.prices {
+        None => PriceBook::built_in(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("reading the price table cost.prices = {}", file.display()))?;
+            PriceBook::parse(&text).with_context(|| format!("the price table {}", file.display()))?
+        }
+    };
+    let kinds = config.providers.iter().map(|(name, section)| (name.clone(), section.kind().to_owned()));
+    let rules = Rules {
+        max_per_call: section.max_per_call,
+        max_per_day: section.max_per_day,
+        on_limit: section.on_limit,
+        farewell: section.farewell.as_str().into(),
+    };
+    Ok(Costs::new(book, kinds.collect(), rules))
 }
 
 fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::Store;
+use super::costs::Amount;
 use super::error::StoreError;
 use super::row::{json, parsed, reading, row, unsigned, word};
 use crate::event::{Direction, Disposition, Phase, Quality, TranscriptLine};
@@ -14,7 +15,8 @@ macro_rules! call_columns {
     () => {
         "SELECT id, node, organization, direction, from_number, to_number, trunk, assistant, provider, \
          sip_call_id, phase, floor, codec, created_at, answered_at, ended_at, disposition, ended_by, \
-         sip_status, reason, duration_ms, billable_ms, last_seq, quality, recording, verstat, diversion FROM calls"
+         sip_status, reason, duration_ms, billable_ms, last_seq, quality, recording, verstat, diversion, \
+         cost, currency FROM calls"
     };
 }
 const LIST: &str = concat!(call_columns!(), " WHERE 1 = 1");
@@ -80,6 +82,8 @@ pub struct CallRecord {
     pub verstat: Option<String>,
     /// The number the call was diverted from, the latest.
     pub diversion: Option<String>,
+    /// What it has cost, as far as that has a price. `GET /api/v1/calls/{id}/cost` has the details.
+    pub cost: Option<Amount>,
 }
 
 /// Which calls are wanted. What is `None` does not matter.
@@ -249,6 +253,8 @@ row! {
         recording: Option<String>,
         verstat: Option<String>,
         diversion: Option<String>,
+        cost: Option<i64>,
+        currency: Option<String>,
     }
 }
 
@@ -282,6 +288,7 @@ impl CallRow {
             recording: self.recording,
             verstat: self.verstat,
             diversion: self.diversion,
+            cost: Amount::read(self.cost, self.currency),
         })
     }
 }

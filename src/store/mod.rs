@@ -27,6 +27,7 @@ mod schema;
 mod tables;
 
 pub mod calls;
+pub mod costs;
 pub mod feed;
 pub mod idempotency;
 pub mod journal;
@@ -36,6 +37,7 @@ pub mod tokens;
 
 pub use backup::BackupSummary;
 pub use calls::{CallFilter, CallPage, CallRecord};
+pub use costs::{Amount, CallCost, CostBy, CostRow};
 pub use error::StoreError;
 pub use feed::{Committed, Feed, FeedItem, Shown, Subscription};
 pub use journal::{JournalHandle, JournalHealth};

@@ -35,6 +35,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0005_caller_verdict.sql"),
         include_str!("../../migrations/postgres/0005_caller_verdict.sql"),
     ),
+    (
+        8,
+        "cost",
+        include_str!("../../migrations/sqlite/0008_cost.sql"),
+        include_str!("../../migrations/postgres/0008_cost.sql"),
+    ),
 ];
 
 const ADD_META: &str = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";

@@ -29,6 +29,7 @@ pub(super) const TABLES: &[Table] = &[
             ("recording", Text),
             ("created_at", Int),
             ("updated_at", Int),
+            ("daily_budget", Int),
         ],
     },
     Table {
@@ -129,6 +130,24 @@ pub(super) const TABLES: &[Table] = &[
             ("recording", Text),
             ("verstat", Text),
             ("diversion", Text),
+            ("cost", Int),
+            ("currency", Text),
+        ],
+    },
+    Table {
+        name: "call_costs",
+        key: "id",
+        columns: &[
+            ("id", Text),
+            ("call_id", Text),
+            ("seq", Int),
+            ("part", Text),
+            ("provider", Text),
+            ("model", Text),
+            ("what", Text),
+            ("quantity", Int),
+            ("unit", Text),
+            ("amount", Int),
         ],
     },
     Table {

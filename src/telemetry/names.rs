@@ -35,6 +35,11 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
 /// All metrics. A test fails when the sources use one that is not listed.
 pub const METRICS: &[Metric] = &[
     gauge("tandem_calls_active", "Calls that are up."),
+    counter("tandem_cost_unpriced_total", "Things used for the first time in a call that have no price."),
+    counter(
+        "tandem_cost_limits_total",
+        "Limits of cost that came near (80) or were reached (100), by per cent.",
+    ),
     counter("tandem_calls_total", "Calls that began, by direction."),
     histogram("tandem_call_mos", "Estimated quality of what we heard (E-model, 1 to 4.5), per call."),
     counter("tandem_sip_commands_dropped_total", "Commands to legs lost because signalling was overloaded."),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::tools::Toolbox;
 use super::{Call, Over, Prompts};
+use crate::config::Money;
 use crate::event::{CallEventKind, Floor, Phase};
 use crate::provider::{CloseReason, Command, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
@@ -39,6 +40,8 @@ pub struct AssistantPlan {
     pub toolbox: Toolbox,
     /// The call ends politely after this long.
     pub max_duration: Option<Duration>,
+    /// Most a call with it may cost.
+    pub max_cost: Option<Money>,
     /// What the caller hears when the assistant is lost.
     pub prompts: Prompts,
 }
@@ -61,6 +64,9 @@ impl Call {
     /// # Errors
     /// [`Over`] when the call has ended, which is how a conversation ends.
     pub async fn converse(&mut self, plan: &AssistantPlan) -> Talked {
+        if !self.may_spend(plan).await? {
+            return Ok(());
+        }
         if !self.is_answered() {
             self.phase(Phase::Connecting, Floor::None);
         }

@@ -111,7 +111,7 @@ impl Call {
             Event::SpeechStarted { .. } => self.barge_in(talk),
             Event::ToolCall { id, name, arguments } => self.run_tool(talk, plan, id, &name, &arguments),
             Event::TurnStarted => talk.responding = true,
-            Event::Used(usage) => self.used(talk, &usage),
+            Event::Used(usage) => self.used(talk, plan.provider(), &usage),
             Event::TurnDone { status } => {
                 talk.responding = false;
                 if let TurnStatus::Failed(reason) = status {

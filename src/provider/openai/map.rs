@@ -13,8 +13,8 @@ use super::items::{Items, SAMPLES_PER_MS, Truncation};
 use super::request::{ClientEvent, EventId, NewItem, Numbered, ResponseConfig};
 use super::sequencer::{Create, Refusal, Sequencer};
 use super::wire::{
-    Delta, ErrorBody, FunctionCall, Item, Response, ServerEvent, SpeechStarted, SpeechStopped, Text,
-    decode_pcm,
+    CallerText, Delta, ErrorBody, FunctionCall, Item, Response, ServerEvent, SpeechStarted, SpeechStopped,
+    Text, decode_pcm,
 };
 
 /// The protocol state of one open session.
@@ -23,6 +23,8 @@ pub struct Mapper {
     instructions: String,
     /// For what is charged.
     model: Arc<str>,
+    /// Writes down what the caller says.
+    transcriber: Arc<str>,
     items: Items,
     caller: CallerWords,
     sequencer: Sequencer,
@@ -41,6 +43,12 @@ impl Mapper {
     /// A session of `model` whose system prompt is `instructions`.
     pub fn new(instructions: String, model: Arc<str>) -> Self {
         Self { instructions, model, ..Self::default() }
+    }
+
+    /// The caller's words are written down by this model.
+    pub fn transcribed_by(mut self, model: &str) -> Self {
+        self.transcriber = model.into();
+        self
     }
 
     /// Takes one text frame from the service.
@@ -224,8 +232,12 @@ impl Mapper {
         self.events.push_back(Event::TranscriptPartial { who: Speaker::Caller, item, text });
     }
 
-    fn caller_done(&mut self, done: &Text<'_>) {
+    fn caller_done(&mut self, done: &CallerText<'_>) {
         self.caller.forget(&done.item_id);
+        if let Some(usage) = &done.usage {
+            let (model, tokens, audio_ms) = (Arc::clone(&self.transcriber), usage.tokens(), usage.audio_ms());
+            self.events.push_back(Event::Used(Usage::Transcription { model, tokens, audio_ms }));
+        }
         self.events.push_back(Event::TranscriptFinal {
             who: Speaker::Caller,
             item: ItemId::from(&*done.item_id),

@@ -39,7 +39,7 @@ pub enum ServerEvent<'a> {
     CallerDelta(Delta<'a>),
     /// All of the caller's words.
     #[serde(rename = "conversation.item.input_audio_transcription.completed", borrow)]
-    CallerDone(Text<'a>),
+    CallerDone(CallerText<'a>),
     /// The caller's words could not be written down.
     #[serde(rename = "conversation.item.input_audio_transcription.failed")]
     CallerFailed {
@@ -194,6 +194,50 @@ pub struct Text<'a> {
     /// All words; empty for audio.
     #[serde(borrow, default, alias = "text")]
     pub transcript: Cow<'a, str>,
+}
+
+/// All of the caller's words, and what writing them down is billed by.
+#[derive(Debug, Deserialize)]
+pub struct CallerText<'a> {
+    /// The item it belongs to.
+    #[serde(borrow)]
+    pub item_id: Cow<'a, str>,
+    /// All words.
+    #[serde(borrow, default)]
+    pub transcript: Cow<'a, str>,
+    /// What it costs.
+    #[serde(default)]
+    pub usage: Option<TranscriptionUsage>,
+}
+
+/// What writing down is billed by: tokens or time. Everything may be missing.
+#[derive(Debug, Default, Deserialize)]
+pub struct TranscriptionUsage {
+    #[serde(default)]
+    seconds: Option<f64>,
+    #[serde(default, deserialize_with = "whole")]
+    input_tokens: u64,
+    #[serde(default, deserialize_with = "whole")]
+    output_tokens: u64,
+    #[serde(default)]
+    input_token_details: Option<TokenCounts>,
+}
+
+impl TranscriptionUsage {
+    /// The tokens; without details all input is audio.
+    pub fn tokens(&self) -> Tokens {
+        let details = self.input_token_details.as_ref();
+        let known = details.map(|details| (details.text_tokens, details.audio_tokens));
+        let (input_text, input_audio) =
+            known.filter(|known| *known != (0, 0)).unwrap_or((0, self.input_tokens));
+        Tokens { input_text, input_audio, output_text: self.output_tokens, ..Tokens::default() }
+    }
+
+    /// Billed audio in milliseconds.
+    pub fn audio_ms(&self) -> u64 {
+        // A float becomes the nearest whole number, and what is none becomes 0.
+        self.seconds.map_or(0, |seconds| (seconds * 1000.0).round() as u64)
+    }
 }
 
 /// A finished function call.

@@ -1,7 +1,7 @@
 //! Writes a batch of numbered events, and the state they change, in one transaction.
 //!
-//! Whatever the batch holds, it takes at most four statements: the events, the calls created, the lines,
-//! and the changes of calls, folded into one row per call. All of them may be repeated: an event that is
+//! Whatever the batch holds, it takes at most five statements: the events, the calls created, the lines,
+//! the changes of calls, folded into one row per call, and what they have used. All of them may be repeated: an event that is
 //! there is left alone, and a call changes only by events after its `last_seq`.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Database, Encode, Postgres, QueryBuilder, Type};
 
 use super::numbers::Entry;
-use crate::event::{CallCreated, CallEnded, CallEventKind, Floor, Heard, Phase, TranscriptLine};
+use crate::event::{CallCreated, CallEnded, CallEventKind, CostItem, Floor, Heard, Phase, TranscriptLine};
 use crate::id::CallId;
 use crate::store::row::{signed, storable};
 use crate::store::{Backend, Store};
@@ -19,6 +19,8 @@ const INSERT_EVENTS: &str = "INSERT INTO call_events \
      (wall_seq, call_id, seq, id, at_ms, type, data, organization, org_seq) ";
 const INSERT_LINES: &str = "INSERT INTO transcript_lines \
      (line_id, call_id, seq, who, text, start_ms, end_ms, heard, heard_text) ";
+const INSERT_COSTS: &str = "INSERT INTO call_costs \
+     (id, call_id, seq, part, provider, model, what, quantity, unit, amount) ";
 const INSERT_CALLS: &str = "INSERT INTO calls \
      (id, node, organization, direction, from_number, to_number, trunk, assistant, sip_call_id, \
       created_at, last_seq, phase, floor, verstat, diversion) ";
@@ -32,7 +34,8 @@ const UPDATE_CALLS: &str = "UPDATE calls SET last_seq = changes.column2, \
      ended_by = COALESCE(ended_by, changes.column12), \
      sip_status = COALESCE(sip_status, changes.column13), reason = COALESCE(reason, changes.column14), \
      duration_ms = COALESCE(duration_ms, changes.column15), \
-     billable_ms = COALESCE(billable_ms, changes.column16) FROM (";
+     billable_ms = COALESCE(billable_ms, changes.column16), cost = COALESCE(changes.column17, cost), \
+     currency = COALESCE(changes.column18, currency) FROM (";
 const UPDATE_WHERE: &str =
     ") AS changes WHERE calls.id = changes.column1 AND calls.last_seq < changes.column2";
 
@@ -48,6 +51,9 @@ macro_rules! write_batch {
         }
         if !$changes.changed.is_empty() {
             run!($transaction, update_calls(&$changes.changed), $changes.changed);
+        }
+        if !$changes.costs.is_empty() {
+            run!($transaction, insert_costs(&$changes.costs), $changes.costs);
         }
     }};
 }
@@ -191,7 +197,9 @@ where
             .push_bind(ended.map(|ended| i64::from(ended.sip_status)))
             .push_bind(ended.map(|ended| storable(&ended.reason).into_owned()))
             .push_bind(ended.map(|ended| signed(ended.duration_ms)))
-            .push_bind(ended.map(|ended| signed(ended.billable_ms)));
+            .push_bind(ended.map(|ended| signed(ended.billable_ms)))
+            .push_bind(change.cost.as_ref().map(|(total, _)| *total))
+            .push_bind(change.cost.as_ref().map(|(_, currency)| currency.clone()));
     });
     query.push(UPDATE_WHERE);
     query
@@ -224,11 +232,40 @@ where
     query
 }
 
+fn insert_costs<DB>(costs: &BTreeMap<String, (&Entry, &CostItem)>) -> QueryBuilder<DB>
+where
+    DB: Database,
+    String: for<'q> Encode<'q, DB> + Type<DB>,
+    i64: for<'q> Encode<'q, DB> + Type<DB>,
+    Option<i64>: for<'q> Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(INSERT_COSTS);
+    query.push_values(costs, |mut row, (id, (entry, item))| {
+        row.push_bind(id.clone())
+            .push_bind(entry.committed.call.to_string())
+            .push_bind(signed(entry.committed.seq))
+            .push_bind(item.part.as_str().to_owned())
+            .push_bind(storable(&item.provider).into_owned())
+            .push_bind(storable(&item.model).into_owned())
+            .push_bind(storable(&item.what).into_owned())
+            .push_bind(signed(item.quantity))
+            .push_bind(storable(&item.unit).into_owned())
+            .push_bind(item.amount.map(signed));
+    });
+    query.push(
+        " ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, quantity = excluded.quantity, \
+         amount = excluded.amount WHERE call_costs.seq < excluded.seq",
+    );
+    query
+}
+
 /// What a batch changes beside the log.
 #[derive(Debug, Default)]
 struct Changes<'a> {
     created: Vec<(&'a Entry, &'a CallCreated)>,
     lines: Vec<(&'a Entry, &'a TranscriptLine)>,
+    /// By what it is: the latest of each.
+    costs: BTreeMap<String, (&'a Entry, &'a CostItem)>,
     changed: BTreeMap<CallId, Change>,
 }
 
@@ -245,6 +282,12 @@ struct Change {
     recording: Option<String>,
     ended_at: Option<i64>,
     ended: Option<CallEnded>,
+    cost: Option<(i64, String)>,
+}
+
+fn cost_id(entry: &Entry, item: &CostItem) -> String {
+    let (call, part) = (entry.committed.call, item.part.as_str());
+    storable(&format!("{call}/{part}/{}/{}/{}", item.provider, item.model, item.what)).into_owned()
 }
 
 impl<'a> Changes<'a> {
@@ -256,6 +299,10 @@ impl<'a> Changes<'a> {
                 kind => {
                     if let Some(CallEventKind::Transcript(line)) = kind {
                         changes.lines.push((entry, line));
+                    }
+                    if let Some(CallEventKind::Cost(cost)) = kind {
+                        let rows = cost.items.iter().map(|item| (cost_id(entry, item), (entry, item)));
+                        changes.costs.extend(rows);
                     }
                     let change = changes.changed.entry(entry.committed.call).or_default();
                     change.last_seq = entry.committed.seq;
@@ -292,6 +339,9 @@ impl Change {
                 self.ended_at = Some(at_ms);
                 self.ended = Some(ended.clone());
             }
+            Some(CallEventKind::Cost(cost)) => {
+                self.cost = Some((signed(cost.total), storable(&cost.currency).into_owned()));
+            }
             // In the log only; a line of the transcript has a table of its own.
             Some(
                 CallEventKind::Created(_)
@@ -305,6 +355,7 @@ impl Change {
                 | CallEventKind::LegEnded { .. }
                 | CallEventKind::Bridged { .. }
                 | CallEventKind::Transfer { .. }
+                | CallEventKind::CostLimit(_)
                 | CallEventKind::BargeIn { .. },
             )
             | None => {}

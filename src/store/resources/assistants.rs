@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, Stored, check_name, needs_organization};
+use crate::config::Money;
 use crate::id::AssistantId;
 use crate::store::Store;
 use crate::store::error::StoreError;
@@ -57,6 +58,9 @@ pub struct Assistant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub max_duration_s: Option<u32>,
+    /// Most a call with it may cost, in the price table's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<Money>,
 }
 
 impl Store {
