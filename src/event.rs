@@ -90,6 +90,26 @@ pub enum CallEventKind {
         ms: u64,
         /// Whether it succeeded.
         ok: bool,
+        /// How it ended: `ok`, `refused` (not run: unknown, or its arguments do not fit), `error`, `timeout`,
+        /// `unreachable`, `cancelled`.
+        #[serde(default)]
+        outcome: String,
+    },
+    /// Somebody marked the call.
+    #[serde(rename = "call.tagged")]
+    Tagged {
+        /// The mark.
+        tag: String,
+        /// `assistant`.
+        by: String,
+    },
+    /// Somebody noted something about the call.
+    #[serde(rename = "call.noted")]
+    Noted {
+        /// In words.
+        text: String,
+        /// `assistant`.
+        by: String,
     },
     /// The AI joined.
     #[serde(rename = "provider.connected")]
@@ -173,7 +193,7 @@ pub enum CallEventKind {
     /// Recording began or ended.
     #[serde(rename = "recording.state")]
     Recording {
-        /// `started`, `stopped` or `failed`.
+        /// `started`, `stopped`, `paused`, `resumed` or `failed`.
         state: String,
         /// File name within the data directory.
         file: String,

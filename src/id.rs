@@ -108,6 +108,10 @@ id!(
     PhoneId, "phone"
 );
 id!(
+    /// A tool that an organization has declared.
+    ToolId, "tool"
+);
+id!(
     /// An API token.
     TokenId, "tok"
 );

@@ -14,16 +14,39 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 /// When one of `extra_roots` is not a certificate.
 pub fn client(extra_roots: &[CertificateDer<'static>], limit: Duration) -> Result<reqwest::Client, String> {
+    let builder = builder(extra_roots)?.timeout(limit).connect_timeout(limit.min(CONNECT_LIMIT));
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// A client that asks only the addresses `resolver` gives. No proxy of the environment comes between: it would look
+/// names up by itself.
+///
+/// # Errors
+/// When there is no client to be had.
+pub fn guarded_client(
+    resolver: Arc<dyn reqwest::dns::Resolve>,
+    limit: Duration,
+) -> Result<reqwest::Client, String> {
+    let builder =
+        builder(&[])?.timeout(limit).connect_timeout(CONNECT_LIMIT).no_proxy().dns_resolver(resolver);
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// A client for answers that go on and on: only connecting has a time limit.
+///
+/// # Errors
+/// When there is no client to be had.
+pub fn streaming_client() -> Result<reqwest::Client, String> {
+    builder(&[])?.connect_timeout(CONNECT_LIMIT).build().map_err(|error| error.to_string())
+}
+
+fn builder(extra_roots: &[CertificateDer<'static>]) -> Result<reqwest::ClientBuilder, String> {
     let tls = trust(extra_roots).map_err(|error| error.to_string())?;
-    reqwest::Client::builder()
+    Ok(reqwest::Client::builder()
         .use_preconfigured_tls(tls)
-        .timeout(limit)
-        .connect_timeout(limit.min(CONNECT_LIMIT))
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
-        .tcp_nodelay(true)
-        .build()
-        .map_err(|error| error.to_string())
+        .tcp_nodelay(true))
 }
 
 /// Trusts the web's certificate authorities, and `extra_roots` besides them.

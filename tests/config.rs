@@ -455,6 +455,7 @@ mod resources {
 
     fn known() -> Known {
         Known {
+            own_tools: Vec::new(),
             organizations: vec!["stored".into()],
             assistants: vec![("stored".into(), "night".into())],
             providers: vec!["openai".into(), "ultravox".into(), "scripted".into()],

@@ -48,6 +48,7 @@ use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
 use onward::Onward;
 use recording::{Recorder, RecordingWriter};
+use tools::ToolDesk;
 use transfer::{Far, MoveNews, Moving, Outcome, Place, Reach};
 
 /// The call has ended; nothing more can be done with it. How it ended is in its record.
@@ -61,6 +62,8 @@ enum Wake {
     Command(CallCommand),
     Provider(Event),
     Move(MoveNews),
+    /// A tool call of the assistant has come to something.
+    Tools,
     /// Another party is on the near leg now; what the one before did not hear to its end.
     Swapped(Vec<PlayedItem>),
     Deadline,
@@ -111,6 +114,8 @@ pub struct Call {
     joined: Far,
     /// What has taken the place of the flow.
     onward: Option<Onward>,
+    /// Tool calls of the assistant.
+    desk: Option<Box<ToolDesk>>,
     /// After the leg: its channel is free once it has said goodbye.
     permit: Permit,
     // After the leg: a record is closed once the leg has said goodbye.
@@ -144,6 +149,7 @@ impl Call {
             moving: None,
             joined: None,
             onward: None,
+            desk: None,
             permit: party.permit,
             ledger,
             listed,
@@ -415,7 +421,9 @@ impl Call {
                 self.ledger.record(CallEventKind::Media { state, codec });
             }
             Wake::Leg(LegSignal::Dtmf { digit, method }) => {
-                let (digit, method) = (*digit, (*method).to_owned());
+                // What is collected for a tool may be a PIN.
+                let hidden = self.desk.as_ref().is_some_and(|desk| desk.collects());
+                let (digit, method) = (if hidden { '?' } else { *digit }, (*method).to_owned());
                 self.ledger.record(CallEventKind::Dtmf { digit, method });
             }
             Wake::Command(CallCommand::End { by, reason }) => {
@@ -457,6 +465,11 @@ impl Call {
         {
             return Poll::Ready(Wake::Move(news));
         }
+        if let Some(desk) = &mut self.desk
+            && desk.poll(cx).is_ready()
+        {
+            return Poll::Ready(Wake::Tools);
+        }
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Stop);
         }
@@ -475,7 +488,9 @@ impl Call {
             return;
         }
         if let Some(recorder) = &mut self.recorder {
-            recorder.caller(Instant::now(), &self.audio);
+            // What must not be recorded is as long in the file as it was.
+            let silence = unrecorded(&self.desk).then(|| vec![0; self.audio.len()]);
+            recorder.caller(Instant::now(), silence.as_deref().unwrap_or(&self.audio));
         }
         listener(&self.audio);
     }
@@ -484,6 +499,9 @@ impl Call {
         if let Some(recorder) = &mut self.recorder {
             self.sent.clear();
             self.leg.sent_frame(&mut self.sent);
+            if unrecorded(&self.desk) {
+                self.sent.fill(0);
+            }
             recorder.sent(due, &self.sent);
         }
     }
@@ -503,6 +521,10 @@ impl Call {
             drop(recorder);
             self.ledger.record(CallEventKind::Recording { state: "stopped".to_owned(), file });
         }
+    }
+
+    fn recording_file(&self) -> String {
+        self.recorder.as_ref().map(|recorder| file_name(recorder.file().to_owned())).unwrap_or_default()
     }
 
     fn phase(&mut self, phase: Phase, floor: Floor) {
@@ -566,6 +588,11 @@ fn report(quality: &crate::event::Quality) {
     if let Some(mos) = quality.mos {
         metrics::histogram!("tandem_call_mos").record(mos);
     }
+}
+
+/// Whether the recording is paused.
+fn unrecorded(desk: &Option<Box<ToolDesk>>) -> bool {
+    desk.as_ref().is_some_and(|desk| desk.unrecorded)
 }
 
 fn file_name(path: PathBuf) -> String {

@@ -205,6 +205,22 @@ impl Call {
             return taken.no("the call is being transferred already");
         }
         taken.yes();
+        self.move_on(far, to, trunk);
+    }
+
+    /// The assistant moves the call: whoever answers takes its place. What comes of it is told to its tool call.
+    pub(super) fn move_for_assistant(&mut self, to: DialTarget) -> Result<(), &'static str> {
+        if !self.answered {
+            return Err("the call has not been answered yet");
+        }
+        if self.moving.is_some() {
+            return Err("the call is being moved already");
+        }
+        self.move_on(&None, to, None);
+        Ok(())
+    }
+
+    fn move_on(&mut self, far: &Far, to: DialTarget, trunk: Option<String>) {
         let text = to.to_string();
         self.note_transfer("accepted", &text, 202);
         let passes = self.trunk.refer == ReferPolicy::Pass && trunk.is_none();
@@ -525,6 +541,13 @@ impl Call {
     }
 
     fn note_transfer(&mut self, state: &str, to: &str, status: u16) {
+        if let Some(desk) = &mut self.desk {
+            match state {
+                "completed" => desk.transferred(Ok(())),
+                "failed" => desk.transferred(Err(status)),
+                _ => {}
+            }
+        }
         let (state, to) = (state.to_owned(), to.to_owned());
         self.ledger.record(CallEventKind::Transfer { state, to, status });
     }

@@ -209,6 +209,16 @@ fn show(context: &Context, mut call: Value, cost: &Value) -> Result<(), Failure>
         fields.remove("cost");
     }
     print_fields(context, &call, "")?;
+    let list = |name: &str| call[name].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let tags = list("tags");
+    if !tags.is_empty() {
+        let name = context.output.paint(Style::Faint, "tags:");
+        context.output.line(&format!("{name} {}", tags.join(", ")))?;
+    }
+    list("notes").iter().try_for_each(|note| {
+        let name = context.output.paint(Style::Faint, "note:");
+        context.output.line(&format!("{name} {note}"))
+    })?;
     if cost["currency"].is_null() { Ok(()) } else { cost_table(context, cost) }
 }
 
@@ -254,7 +264,9 @@ fn used(item: &Value) -> String {
 }
 
 fn print_fields(context: &Context, value: &Value, indent: &str) -> Result<(), Failure> {
-    for (key, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+    for (key, value) in
+        value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null() && !value.is_array())
+    {
         let name = context.output.paint(Style::Faint, &format!("{indent}{key}:"));
         if value.is_object() {
             context.output.line(&name)?;

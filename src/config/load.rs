@@ -168,6 +168,18 @@ fn fill_secrets(
             ProviderSection::Scripted(_) => {}
         }
     }
+    for (section, server) in &mut config.mcp {
+        for (index, variable) in server.env_from.iter().enumerate() {
+            let path = format!("mcp.{section}.env_from[{index}]");
+            let value = password(variable, true, variables, tree, &path, findings);
+            server.env_secrets.extend(value.map(|value| (variable.clone(), value)));
+        }
+        for (header, variable) in &server.headers_env {
+            let path = format!("mcp.{section}.headers_env.{header}");
+            let value = password(variable, true, variables, tree, &path, findings);
+            server.header_secrets.extend(value.map(|value| (header.clone(), value)));
+        }
+    }
     for (index, trunk) in config.trunk.iter_mut().enumerate() {
         let Some(name) = &trunk.password_env else { continue };
         let strict = trunk.inbound_auth == super::InboundAuth::Digest;

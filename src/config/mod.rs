@@ -30,6 +30,7 @@ mod sections;
 mod show;
 mod sip;
 mod template;
+mod tools;
 mod trace;
 mod tree;
 mod trunk;
@@ -53,6 +54,7 @@ pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store}
 pub use show::{Setting, shown, to_toml};
 pub use sip::{AdvertiseFor, ClientCertificates, OptionsPolicy, Sip, SipFlood, SipTls, UnknownSources};
 pub use template::template;
+pub use tools::{Mcp, Tools};
 pub use trace::{SipHep, SipTrace};
 pub use trunk::{CallerHeader, Dtmf, InboundAuth, NumberFormat, Refer, Register, Trunk};
 pub use values::{Network, PortRange, SipListen, SipTransport};
@@ -84,6 +86,10 @@ pub struct Config {
     pub cost: Cost,
     /// Realtime speech AIs by name. `scripted` is there without being written.
     pub providers: BTreeMap<String, ProviderSection>,
+    /// Tools that organizations declare.
+    pub tools: Tools,
+    /// MCP servers whose tools assistants may use, by name.
+    pub mcp: BTreeMap<String, Mcp>,
     /// Connections to carriers and PBXs.
     pub trunk: Vec<Trunk>,
     /// Several nodes as one installation. Not available in this version.
@@ -109,6 +115,8 @@ impl Default for Config {
             routing: Routing::default(),
             cost: Cost::default(),
             providers: BTreeMap::from([(BUILT_IN.into(), scripted)]),
+            tools: Tools::default(),
+            mcp: BTreeMap::new(),
             trunk: Vec::new(),
             cluster: None,
             audiosocket: None,

@@ -4,6 +4,7 @@
 //! A file may refer to what is in the store already, so references are judged against [`Known`]. The store
 //! has types of its own for what it keeps; their JSON is that of the types here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -32,6 +33,8 @@ pub struct Resources {
     pub number: Vec<Number>,
     /// Phones that register with this installation.
     pub phone: Vec<Phone>,
+    /// Tools that an organization's own web server answers.
+    pub tool: Vec<Tool>,
 }
 
 /// A tenant: one business.
@@ -150,6 +153,11 @@ pub struct Assistant {
     #[serde(default)]
     #[schemars(example = ["end_call", "send_dtmf"])]
     pub tools: Vec<String>,
+    /// Where `transfer_call` may move calls to: a name the model knows, and a number, a phone (`phone:101`) or a SIP
+    /// URI. Empty: it cannot move calls.
+    #[serde(default)]
+    #[schemars(example = BTreeMap::from([("sales", "+15550123")]))]
+    pub transfer_to: BTreeMap<String, String>,
     /// How the end of the caller's turn is found. Absent: the provider's default.
     #[serde(default)]
     #[schemars(example = TurnDetection::SemanticVad { eagerness: Some(Eagerness::High) })]
@@ -261,6 +269,47 @@ pub struct Phone {
     pub trunks: Vec<String>,
 }
 
+/// A tool that an organization's own web server answers: a signed POST of JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Owner.
+    #[schemars(example = &"acme")]
+    pub organization: String,
+    /// Function name: letters, digits, `_` and `-`.
+    #[schemars(extend("format" = "name"), example = &"find_order")]
+    pub name: String,
+    /// When and how a model should use it.
+    #[schemars(example = &"Finds an order by its number.")]
+    pub description: String,
+    /// JSON Schema of its arguments. `"x-sensitive" = true` hides a value in the call's record.
+    #[schemars(example = serde_json::json!({"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]}))]
+    pub parameters: serde_json::Value,
+    /// Where it is asked: https, or http on this machine.
+    #[schemars(extend("format" = "http-url"), example = &"https://crm.example.com/tandem/find-order")]
+    pub url: String,
+    /// Environment variable of the server that holds the secret requests are signed with; with `_FILE` added to its
+    /// name, the path of a file that does. Absent: they are not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "variable-name"), example = &"CRM_WEBHOOK_SECRET")]
+    pub secret_env: Option<String>,
+    /// More headers, each with the environment variable that holds its value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(example = BTreeMap::from([("authorization", "CRM_AUTHORIZATION")]))]
+    pub headers_env: BTreeMap<String, String>,
+    /// Seconds it may take. 1 to 120. Absent: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 120), example = 10)]
+    pub timeout_s: Option<u32>,
+    /// Said while it runs, if it takes long enough for the caller to wonder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"One moment, I am looking that up.")]
+    pub speak: Option<String>,
+    /// Give it up when the caller speaks.
+    #[serde(default)]
+    pub cancel_on_barge_in: bool,
+}
+
 /// What exists besides the file, for judging its references.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -270,8 +319,10 @@ pub struct Known {
     pub assistants: Vec<(String, String)>,
     /// Configured providers.
     pub providers: Vec<String>,
-    /// Tools that assistants can use.
+    /// Tools that all assistants can use.
     pub tools: Vec<String>,
+    /// Tools in the store: organization and name.
+    pub own_tools: Vec<(String, String)>,
     /// Configured trunks.
     pub trunks: Vec<String>,
 }
@@ -334,6 +385,8 @@ impl Rules<'_> {
         self.unique("number", numbers.collect());
         let phones = resources.phone.iter().map(|p| ("user", p.user.clone()));
         self.unique("phone", phones.collect());
+        let tools = resources.tool.iter().map(|t| ("name", format!("{}/{}", t.organization, t.name)));
+        self.unique("tool", tools.collect());
         for (index, phone) in resources.phone.iter().enumerate() {
             let hashes = phone.ha1_md5.is_some() && phone.ha1_sha256.is_some();
             let some = phone.ha1_md5.is_some() || phone.ha1_sha256.is_some();
@@ -391,7 +444,9 @@ impl Rules<'_> {
         let numbers = numbers.map(|(i, n)| (format!("number[{i}]"), n.organization.clone()));
         let phones = resources.phone.iter().enumerate();
         let phones = phones.map(|(i, p)| (format!("phone[{i}]"), p.organization.clone()));
-        for (key, organization) in users.chain(assistants).chain(numbers).chain(phones) {
+        let tools = resources.tool.iter().enumerate();
+        let tools = tools.map(|(i, t)| (format!("tool[{i}]"), t.organization.clone()));
+        for (key, organization) in users.chain(assistants).chain(numbers).chain(phones).chain(tools) {
             let key = format!("{key}.organization");
             self.refer(&key, "organization", &organization, &organizations);
         }
@@ -410,11 +465,22 @@ impl Rules<'_> {
                 );
             }
             for (place, tool) in assistant.tools.iter().enumerate() {
-                if !known.tools.contains(tool) {
-                    let fix =
-                        format!("the assistant works without it; available: {}", known.tools.join(", "));
-                    let message = format!("the tool \"{tool}\" is not available in this version");
-                    self.warning(&format!("assistant[{index}].tools[{place}]"), message, fix);
+                let key = format!("assistant[{index}].tools[{place}]");
+                let own = self.resources.tool.iter().filter(|t| t.organization == assistant.organization);
+                let own = own.map(|tool| tool.name.as_str());
+                let stored = known.own_tools.iter().filter(|(owner, _)| *owner == assistant.organization);
+                let stored = stored.map(|(_, name)| name.as_str());
+                let mut names = known.tools.iter().map(String::as_str).chain(own).chain(stored);
+                let found = match tool.strip_suffix('*') {
+                    Some(beginning) => names.any(|name| name.starts_with(beginning)),
+                    None => names.any(|name| name == tool),
+                };
+                if !found {
+                    let fix = "the assistant works without it; `tandem provider tools` lists what there is";
+                    self.warning(&key, format!("there is no tool \"{tool}\" now"), fix);
+                } else if tool == "transfer_call" && assistant.transfer_to.is_empty() {
+                    let fix = "add transfer_to = { sales = \"+15550123\" }";
+                    self.warning(&key, "transfer_call has nowhere to move calls to", fix);
                 }
             }
         }

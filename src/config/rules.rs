@@ -36,6 +36,7 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.log();
     rules.providers();
     rules.chain();
+    rules.mcp();
     rules.trunks();
     rules.later();
 }
@@ -343,6 +344,23 @@ impl Rules<'_> {
             self.headers(index);
             self.keys_in_the_clear(index);
             self.overlaps(index);
+        }
+    }
+
+    /// A server of tools is a program or a URL.
+    fn mcp(&mut self) {
+        for (name, server) in &self.config.mcp {
+            let key = format!("mcp.{name}");
+            if server.command.is_empty() == server.url.is_none() {
+                let fix = "set either command = [\"program\"] or url = \"https://...\"";
+                self.error(&key, "an MCP server is a program or a URL", fix);
+            }
+            let prefix = server.prefix.clone().unwrap_or_else(|| format!("{name}_"));
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if prefix.len() > 32 || !prefix.chars().all(fits) {
+                let fix = format!("set mcp.{name}.prefix to at most 32 letters, digits, `_` or `-`");
+                self.error(&key, format!("\"{prefix}\" cannot begin the name of a tool"), fix);
+            }
         }
     }
 

@@ -64,7 +64,7 @@ pub fn to_toml(config: &Config) -> String {
 }
 
 /// Sections in the order a reader expects.
-pub(super) const SECTIONS: [&str; 14] = [
+pub(super) const SECTIONS: [&str; 16] = [
     "node",
     "sip",
     "media",
@@ -75,6 +75,8 @@ pub(super) const SECTIONS: [&str; 14] = [
     "recording",
     "providers",
     "routing",
+    "tools",
+    "mcp",
     "trunk",
     "cluster",
     "audiosocket",

@@ -17,6 +17,10 @@ pub fn template() -> String {
         };
         match section {
             "providers" => providers(&mut text, &checker, schema),
+            "mcp" => {
+                let entry = checker.resolve(&schema["additionalProperties"]);
+                table(&mut text, &checker, "# [mcp.crm]", entry, &[]);
+            }
             "trunk" => {
                 let entry = checker.resolve(&schema["items"]);
                 table(&mut text, &checker, "# [[trunk]]", entry, &[]);

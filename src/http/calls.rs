@@ -64,8 +64,16 @@ pub async fn show(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<CallRecord>, Problem> {
-    Ok(Json(visible(&api, &caller, &id).await?))
+) -> Result<Json<Value>, Problem> {
+    let call = visible(&api, &caller, &id).await?;
+    let (tags, notes) = api.store.marks(call.id).await.map_err(store_problem)?;
+    let mut shown = serde_json::to_value(call).map_err(|error| {
+        tracing::error!(%error, "a call cannot be shown");
+        Problem::unavailable("the record cannot be read")
+    })?;
+    shown["tags"] = tags.into();
+    shown["notes"] = notes.into();
+    Ok(Json(shown))
 }
 
 /// Query of the transcript: `json` (default), `text` or `vtt`.

@@ -347,6 +347,45 @@ const OPERATIONS: &[Operation] = &[
         statuses: &[(204, "Removed"), (403, "Not an administrator"), (404, "No such phone")],
         open: false,
     },
+    Operation {
+        method: "get",
+        path: "/api/v1/tools",
+        summary: "What assistants can do: built in, of organizations, of MCP servers.",
+        query: &[
+            ("all", "true: also those that wait for a part of Tandem that is not there yet"),
+            ("organization", "only those its assistants can use"),
+        ],
+        body: None,
+        statuses: &[(200, "The list, and the MCP servers"), (401, "No token")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/tools/{name}/test",
+        summary: "Checks arguments, and runs a webhook or an MCP tool with them as a model would.",
+        query: &[],
+        body: Some(r#"{"organization": "acme", "arguments": {"order": "8841"}}"#),
+        statuses: &[
+            (200, "What came of it: valid, ran, ok, outcome, ms, output"),
+            (403, "Read only"),
+            (404, "No such tool"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/tools/{name}",
+        summary: "Removes a tool of an organization; calls that have it keep it.",
+        query: &[("organization", "whose it is")],
+        body: None,
+        statuses: &[
+            (204, "Removed"),
+            (403, "Not an administrator"),
+            (404, "No such tool"),
+            (422, "No organization"),
+        ],
+        open: false,
+    },
 ];
 
 const ERRORS: &[(&str, &str)] = &[

@@ -36,6 +36,7 @@ pub mod phones;
 pub mod problem;
 pub mod resources;
 pub mod system;
+pub mod tools;
 pub mod trace;
 pub mod trunks;
 
@@ -62,6 +63,8 @@ pub struct Api {
     pub resources: Box<dyn ApplyResources>,
     /// Phones, and where they are.
     pub phones: Box<dyn ManagePhones>,
+    /// What assistants can do.
+    pub tools: crate::tools::registry::Registry,
     /// The text of `/metrics`.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Outstanding WebSocket tickets.
@@ -260,6 +263,9 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/trunks", get(trunks::list))
         .route("/trunks/{name}", get(trunks::show))
         .route("/trunks/{name}/test", post(trunks::test))
+        .route("/tools", get(tools::list))
+        .route("/tools/{name}", axum::routing::delete(tools::remove))
+        .route("/tools/{name}/test", post(tools::test))
         .route("/openapi.json", get(docs::openapi))
         .fallback(async || Problem::not_found("there is no such path; see /docs"));
     Router::new()

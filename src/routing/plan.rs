@@ -13,13 +13,16 @@ use crate::call::Prompts;
 use crate::call::assistant::AssistantPlan;
 use crate::call::bridge::DialStep;
 use crate::call::dial::{DialRequest, DialSource, DialTarget};
-use crate::call::tools::{self, Toolbox};
 use crate::config::flow::Step;
 use crate::provider::SessionSpec;
 use crate::provider::registry::Providers;
 use crate::sip::identity::IncomingIdentity;
 use crate::sip::ua::IncomingInvite;
 use crate::store::Assistant;
+use crate::tools::Context;
+use crate::tools::builtin::WITHOUT_ASSISTANT;
+use crate::tools::registry::{Registry, Wish};
+use crate::tools::toolbox::Toolbox;
 
 /// The call a plan is made for.
 #[derive(Default)]
@@ -86,6 +89,12 @@ pub struct Planner {
     pub default_chain: Arc<[String]>,
     /// Ours, made once.
     pub prompts: Prompts,
+    /// What assistants can do.
+    pub tools: Registry,
+    /// Calls can be recorded.
+    pub records: bool,
+    /// Callers who wait can be given music.
+    pub hold_music: bool,
 }
 
 impl Planner {
@@ -108,14 +117,14 @@ impl Planner {
                     let last = index + 1 == route.flow.len();
                     situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
-                other => self.step(directory, route, other).await,
+                other => self.step(directory, route, situation, other).await,
             };
             steps.push(planned);
         }
         steps
     }
 
-    async fn step(&self, directory: &Snapshot, route: &Route, step: &Step) -> Planned {
+    async fn step(&self, directory: &Snapshot, route: &Route, situation: &Situation, step: &Step) -> Planned {
         match step {
             Step::Answer {} => Planned::Answer,
             Step::Progress { seconds, file: None } => Planned::Progress { span: seconds.0, audio: None },
@@ -124,7 +133,7 @@ impl Planner {
                 Err(impossible) => impossible,
             },
             Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
-            Step::Assistant { assistant } => self.assistant(directory, route, assistant),
+            Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant),
             Step::Dial { .. } => {
                 Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
             }
@@ -135,7 +144,7 @@ impl Planner {
         }
     }
 
-    fn assistant(&self, directory: &Snapshot, route: &Route, name: &str) -> Planned {
+    fn assistant(&self, directory: &Snapshot, route: &Route, situation: &Situation, name: &str) -> Planned {
         let stored = directory.assistant(route.organization.as_deref(), name);
         if stored.is_none() && !name.is_empty() {
             return Planned::Impossible {
@@ -150,18 +159,7 @@ impl Planner {
             let reason = "no provider of the assistant's chain is configured".to_owned();
             return Planned::Impossible { status: 503, reason };
         }
-        let names = stored.map_or_else(|| tools::names().map(str::to_owned).to_vec(), |a| a.tools.clone());
-        let toolbox = match Toolbox::of(&names) {
-            Ok(toolbox) => toolbox,
-            Err(unknown) => {
-                tracing::warn!(?unknown, "the assistant names tools this server does not have");
-                let known: Vec<String> = names.into_iter().filter(|name| !unknown.contains(name)).collect();
-                match Toolbox::of(&known) {
-                    Ok(toolbox) => toolbox,
-                    Err(_) => return Planned::Impossible { status: 500, reason: "no tools".to_owned() },
-                }
-            }
-        };
+        let toolbox = self.toolbox(stored, route, situation);
         Planned::Assistant(Box::new(AssistantPlan {
             chain,
             spec: spec(stored, &toolbox),
@@ -171,6 +169,28 @@ impl Planner {
             max_cost: stored.and_then(|a| a.max_cost),
             prompts: self.prompts.clone(),
         }))
+    }
+}
+
+impl Planner {
+    /// What the assistant may do on this call.
+    fn toolbox(&self, stored: Option<&Assistant>, route: &Route, situation: &Situation) -> Toolbox {
+        let unnamed = WITHOUT_ASSISTANT.map(str::to_owned);
+        let (toolbox, unknown) = self.tools.toolbox(Wish {
+            names: stored.map_or(unnamed.as_slice(), |assistant| &assistant.tools),
+            destinations: stored.map(|assistant| assistant.transfer_to.clone()).unwrap_or_default(),
+            context: Context {
+                organization: route.organization.clone(),
+                assistant: stored.map(|assistant| assistant.name.clone()),
+                from: situation.from.clone(),
+            },
+            hold_music: self.hold_music,
+            recorded: self.records && route.recording,
+        });
+        if !unknown.is_empty() {
+            tracing::warn!(?unknown, "the assistant names tools that are not there now");
+        }
+        toolbox
     }
 }
 

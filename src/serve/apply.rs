@@ -7,18 +7,20 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::phones::{self, PhoneDesk};
-use crate::call::tools;
 use crate::config::resources::{self, Known};
 use crate::config::{Config, Finding, secret_of_process};
 use crate::http::problem::{FieldError, Problem};
 use crate::http::{ApplyResources, BoxFuture};
 use crate::store::{Applied, Phone, PhoneSecret, Store, StoreError};
+use crate::tools::builtin;
+use crate::tools::registry::Registry;
 
 /// Applies resources over the API, and lets calls see them.
 pub(super) struct Applier {
     pub(super) store: Store,
     pub(super) phones: PhoneDesk,
     pub(super) installation: Installation,
+    pub(super) tools: Registry,
 }
 
 /// What resources may refer to besides each other.
@@ -62,9 +64,11 @@ pub(super) enum ApplyError {
 impl ApplyResources for Applier {
     fn apply(&self, text: String) -> BoxFuture<'_, Result<Value, Problem>> {
         Box::pin(async move {
-            let applied = apply(&self.store, &self.installation, "resources.toml", &text).await;
+            let offered = Some(self.tools.names());
+            let applied = apply(&self.store, &self.installation, offered, "resources.toml", &text).await;
             // What was stored before a fault is in use, too.
             if !matches!(applied, Err(ApplyError::Findings(_) | ApplyError::Password { .. })) {
+                super::tools::refresh(&self.tools, &self.store).await;
                 self.phones.refresh().await?;
             }
             applied.map_err(problem)
@@ -72,14 +76,15 @@ impl ApplyResources for Applier {
     }
 }
 
-/// Applies a resources text; answers what became of each resource.
+/// Applies a resources text (`offered`: the tools of a server that runs); answers what became of each resource.
 pub(super) async fn apply(
     store: &Store,
     installation: &Installation,
+    offered: Option<Vec<String>>,
     file: &str,
     text: &str,
 ) -> Result<Value, ApplyError> {
-    let known = known(store, installation).await?;
+    let known = known(store, installation, offered).await?;
     let (declared, findings) = resources::parse(file, text, Some(&known));
     if findings.iter().any(Finding::is_error) {
         return Err(ApplyError::Findings(findings));
@@ -99,6 +104,9 @@ pub(super) async fn apply(
     }
     for user in &declared.user {
         note("user", &user.email, store.put_user(&stored(user)?).await?);
+    }
+    for tool in &declared.tool {
+        note("tool", &tool.name, store.put_tool(&stored(tool)?).await?);
     }
     for assistant in &declared.assistant {
         note("assistant", &assistant.name, store.put_assistant(&stored(assistant)?).await?);
@@ -143,15 +151,25 @@ fn keyed(installation: &Installation, phone: &resources::Phone) -> Result<Phone,
     })
 }
 
-async fn known(store: &Store, installation: &Installation) -> Result<Known, StoreError> {
+async fn known(
+    store: &Store,
+    installation: &Installation,
+    offered: Option<Vec<String>>,
+) -> Result<Known, StoreError> {
     let assistants = store.assistants(None).await?.into_iter();
+    let own = store.tools(None).await?.into_iter();
     Ok(Known {
         organizations: store.organizations().await?.into_iter().map(|s| s.value.name).collect(),
         assistants: assistants.map(|s| (s.value.organization, s.value.name)).collect(),
         providers: installation.providers.clone(),
         trunks: installation.trunks.clone(),
-        tools: tools::names().map(str::to_owned).to_vec(),
+        tools: offered.unwrap_or_else(builtin_names),
+        own_tools: own.map(|s| (s.value.organization, s.value.name)).collect(),
     })
+}
+
+fn builtin_names() -> Vec<String> {
+    builtin::all().into_iter().map(|tool| tool.tool.definition.name.clone()).collect()
 }
 
 /// The store's form of a declared resource: the same members, checked by the store's own rules.

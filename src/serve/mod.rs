@@ -40,6 +40,7 @@ mod apply;
 mod carriers;
 mod parts;
 mod phones;
+mod tools;
 mod trace;
 
 use phones::PhoneDesk;
@@ -119,7 +120,7 @@ impl Server {
     pub async fn start(config: Config, resources: Option<(String, String)>) -> anyhow::Result<Self> {
         let store = open_store(&config).await?;
         if let Some((name, text)) = resources {
-            apply::apply(&store, &apply::Installation::of(&config), &name, &text).await?;
+            apply::apply(&store, &apply::Installation::of(&config), None, &name, &text).await?;
         }
         let (journal, feed) = Journal::start(store.clone(), &config.node.name, &config.node.data_dir)
             .await
@@ -128,8 +129,10 @@ impl Server {
             warn!(%call, "a call was cut off when the server last stopped; its record is closed");
         }
         let directory = Directory::new(Snapshot::read(&store).await?);
-        let planner = parts::planner(&config)?;
+        let stopping = CancellationToken::new();
+        let tools = tools::registry(&config, &store, &stopping).await?;
         let costs = costs(&config, &store).await?;
+        let planner = parts::planner(&config, tools.clone())?;
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let recorder = trace::recorder(&config)?;
@@ -179,7 +182,6 @@ impl Server {
         desk.open()?;
         let metrics = telemetry::Metrics::install()?;
         let upkeep = metrics.clone();
-        let stopping = CancellationToken::new();
         let api = Arc::new(Api {
             store: store.clone(),
             feed,
@@ -198,7 +200,9 @@ impl Server {
                 store: store.clone(),
                 phones: desk.clone(),
                 installation: apply::Installation::of(&config),
+                tools: tools.clone(),
             }),
+            tools,
             phones: Box::new(desk),
             metrics: Box::new(move || metrics.render()),
             tickets: http::auth::Tickets::default(),

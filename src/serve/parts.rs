@@ -24,9 +24,10 @@ use crate::sip::profile::Profile;
 use crate::sip::transaction::TimerValues;
 use crate::sip::trunk::{Trunk, Trunks};
 use crate::sip::ua::UaConfig;
+use crate::tools::registry::Registry;
 
 /// What makes flows runnable: the providers and the prompts.
-pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
+pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planner> {
     let sections = config.providers.iter().filter_map(|(name, section)| {
         let provider = match section {
             ProviderSection::Openai(section) => ProviderConfig::OpenAi(Box::new(openai(name, section))),
@@ -46,6 +47,9 @@ pub(super) fn planner(config: &Config) -> anyhow::Result<Planner> {
         providers: Arc::new(providers),
         default_chain: config.routing.default_chain.clone().into(),
         prompts: Prompts::spoken(),
+        tools,
+        records: config.recording.enabled,
+        hold_music: config.media.hold_music.is_some(),
     })
 }
 

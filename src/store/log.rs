@@ -38,6 +38,9 @@ const ORGANIZATION_HEADS: &str = "WITH RECURSIVE owners (name) AS ( \
      SELECT name, COALESCE((SELECT MAX(org_seq) FROM call_events WHERE organization = owners.name), 0) AS head \
      FROM owners WHERE name IS NOT NULL";
 
+const MARKS: &str = "SELECT type AS kind, data FROM call_events \
+     WHERE call_id = $1 AND type IN ('call.tagged', 'call.noted') ORDER BY seq LIMIT 500";
+
 /// The last numbers given out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heads {
@@ -88,6 +91,29 @@ impl Store {
             reading!(self, pool => sqlx::query_as(ORGANIZATION_HEADS).fetch_all(pool).await)?;
         let organizations = heads.into_iter().map(|row| (row.name.into(), unsigned(row.head))).collect();
         Ok(Heads { wall: unsigned(wall.head), organizations })
+    }
+
+    /// A call's tags, each once, and its notes: 500 at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn marks(&self, call: CallId) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        row! { struct Mark { kind: String, data: String } }
+        let call = call.to_string();
+        let marks: Vec<Mark> =
+            reading!(self, pool => sqlx::query_as(MARKS).bind(call).fetch_all(pool).await)?;
+        let (mut tags, mut notes) = (Vec::new(), Vec::new());
+        for mark in marks {
+            let data: serde_json::Value = serde_json::from_str(&mark.data)
+                .map_err(|cause| StoreError::Corrupt { table: "call_events", cause: cause.to_string() })?;
+            let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+            match mark.kind.as_str() {
+                "call.tagged" if !tags.contains(&text("tag")) => tags.push(text("tag")),
+                "call.noted" => notes.push(text("text")),
+                _ => {}
+            }
+        }
+        Ok((tags, notes))
     }
 
     /// The last number of a call; 0 when there is no such call.

@@ -43,7 +43,7 @@ pub use feed::{Committed, Feed, FeedItem, Shown, Subscription};
 pub use journal::{JournalHandle, JournalHealth};
 pub use resources::{
     Applied, Assistant, Number, Organization, Phone, PhoneSecret, RecordingSetting, Resources, Role, Stored,
-    User,
+    Tool, User,
 };
 pub use schema::{MigrationState, MigrationStatus};
 pub use tokens::{NewToken, Token};

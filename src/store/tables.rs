@@ -86,6 +86,18 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table {
+        name: "tools",
+        key: "id",
+        columns: &[
+            ("id", Text),
+            ("organization", Text),
+            ("name", Text),
+            ("body", Text),
+            ("created_at", Int),
+            ("updated_at", Int),
+        ],
+    },
+    Table {
         name: "api_tokens",
         key: "id",
         columns: &[

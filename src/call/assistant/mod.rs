@@ -11,12 +11,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::tools::Toolbox;
 use super::{Call, Over, Prompts};
 use crate::config::Money;
 use crate::event::{CallEventKind, Floor, Phase};
 use crate::provider::{CloseReason, Command, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
+use crate::tools::toolbox::Toolbox;
 
 use super::conversation::Playback;
 use talk::Talk;
@@ -88,6 +88,7 @@ impl Call {
             None => Command::Respond { instructions: None },
         });
         let ended = self.talk(&mut talk, plan).await;
+        self.close_tools();
         self.bring_out(&mut talk);
         talk.send(Command::Close);
         ended

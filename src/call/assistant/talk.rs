@@ -41,7 +41,8 @@ pub(super) struct Cut {
 impl Call {
     pub(super) async fn talk(&mut self, talk: &mut Talk, plan: &AssistantPlan) -> Talked {
         loop {
-            let deadline = talk.deadline();
+            let tools = self.desk.as_ref().and_then(|desk| desk.deadline());
+            let deadline = [talk.deadline(), tools].into_iter().flatten().min();
             let wake = self.next(Some(talk.session.as_mut()), deadline).await?;
             match wake {
                 Wake::Leg(signal) => self.leg_signal(talk, signal),
@@ -53,9 +54,10 @@ impl Call {
                 }
                 Wake::Swapped(cleared) => self.somebody_else(talk, cleared),
                 Wake::Deadline => self.deadline(talk),
-                Wake::Command(_) | Wake::Move(_) | Wake::Stop => {}
+                Wake::Command(_) | Wake::Move(_) | Wake::Tools | Wake::Stop => {}
             }
             self.act(talk);
+            self.tend_tools(talk);
             self.leave_if_heard(talk)?;
         }
     }
@@ -83,6 +85,7 @@ impl Call {
                 talk.conversation.item_finished(self.now_ms(), &item_id(item), millis(played_ms));
             }
             LegSignal::Sent { .. } => self.slot_after_cut(talk),
+            LegSignal::Dtmf { digit, .. } if self.key_for_tool(digit) => {}
             LegSignal::Dtmf { digit, .. } => {
                 talk.digits.push(digit);
                 talk.digits_until = Some(Instant::now() + DIGIT_PAUSE);
@@ -104,11 +107,15 @@ impl Call {
         talk.conversation.provider(self.now_ms(), &event);
         match event {
             Event::Audio { item, pcm } if talk.conversation.accepts(&item) => {
+                self.assistant_speaks();
                 talk.dropped_ms += self.leg.play(&ItemKey(item.0), &pcm);
                 talk.levels.playing(Instant::now(), &pcm);
             }
             Event::AudioDone { item } => self.leg.end_item(&ItemKey(item.0)),
-            Event::SpeechStarted { .. } => self.barge_in(talk),
+            Event::SpeechStarted { .. } => {
+                self.caller_speaks();
+                self.barge_in(talk);
+            }
             Event::ToolCall { id, name, arguments } => self.run_tool(talk, plan, id, &name, &arguments),
             Event::TurnStarted => talk.responding = true,
             Event::Used(usage) => self.used(talk, plan.provider(), &usage),

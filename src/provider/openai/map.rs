@@ -7,10 +7,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::provider::{CloseReason, Command, Event, HistoryItem, ItemId, Speaker, Tokens, TurnStatus, Usage};
+use crate::provider::{
+    CloseReason, Command, Event, HistoryItem, ItemId, Speaker, Tokens, ToolSpec, TurnStatus, Usage,
+};
 
 use super::items::{Items, SAMPLES_PER_MS, Truncation};
-use super::request::{ClientEvent, EventId, NewItem, Numbered, ResponseConfig};
+use super::request::{
+    AudioChange, ClientEvent, EventId, InputChange, NewItem, Numbered, ResponseConfig, SessionChange,
+    Transcription, primary_subtag,
+};
 use super::sequencer::{Create, Refusal, Sequencer};
 use super::wire::{
     CallerText, Delta, ErrorBody, FunctionCall, Item, Response, ServerEvent, SpeechStarted, SpeechStopped,
@@ -23,8 +28,8 @@ pub struct Mapper {
     instructions: String,
     /// For what is charged.
     model: Arc<str>,
-    /// Writes down what the caller says.
-    transcriber: Arc<str>,
+    /// That writes down what the caller says, if anything does.
+    transcription_model: Option<Arc<str>>,
     items: Items,
     caller: CallerWords,
     sequencer: Sequencer,
@@ -46,8 +51,8 @@ impl Mapper {
     }
 
     /// The caller's words are written down by this model.
-    pub fn transcribed_by(mut self, model: &str) -> Self {
-        self.transcriber = model.into();
+    pub fn transcribed_by(mut self, model: Option<Arc<str>>) -> Self {
+        self.transcription_model = model;
         self
     }
 
@@ -94,8 +99,9 @@ impl Mapper {
                 self.send(ClientEvent::ItemCreate { item: NewItem::user(&text) });
             }
             Command::Note(text) => self.put(NewItem::system(&text)),
-            // Not asked for by anything yet.
-            Command::Update { .. } => {}
+            Command::Update { instructions, language, tools } => {
+                self.update(instructions, language.as_deref(), tools.as_deref());
+            }
             Command::ToolResult { id, output, respond, ok: _ } => self.answer_tool(&id, &output, respond),
             Command::Truncate { item, audio_end_ms } => self.truncate(&item, audio_end_ms),
             Command::CancelResponse => {
@@ -119,6 +125,26 @@ impl Mapper {
                 self.put(NewItem::FunctionCallOutput { call_id: id, output });
             }
         }
+    }
+
+    /// Changes what is given of the session's configuration.
+    fn update(&mut self, instructions: Option<String>, language: Option<&str>, tools: Option<&[ToolSpec]>) {
+        let model = self.transcription_model.clone().filter(|_| language.is_some());
+        let audio = model.as_deref().map(|model| {
+            let transcription = Transcription { model, language: language.map(primary_subtag) };
+            AudioChange { input: InputChange { transcription } }
+        });
+        let tools = tools.map(|tools| tools.iter().map(Into::into).collect());
+        if instructions.is_none() && audio.is_none() && tools.is_none() {
+            return;
+        }
+        if let Some(instructions) = &instructions {
+            self.instructions.clone_from(instructions);
+        }
+        let instructions = instructions.as_deref();
+        self.send(ClientEvent::SessionChange {
+            session: SessionChange { kind: "realtime", instructions, audio, tools },
+        });
     }
 
     fn put(&mut self, item: NewItem<'_>) {
@@ -235,7 +261,8 @@ impl Mapper {
     fn caller_done(&mut self, done: &CallerText<'_>) {
         self.caller.forget(&done.item_id);
         if let Some(usage) = &done.usage {
-            let (model, tokens, audio_ms) = (Arc::clone(&self.transcriber), usage.tokens(), usage.audio_ms());
+            let model = self.transcription_model.clone().unwrap_or_default();
+            let (tokens, audio_ms) = (usage.tokens(), usage.audio_ms());
             self.events.push_back(Event::Used(Usage::Transcription { model, tokens, audio_ms }));
         }
         self.events.push_back(Event::TranscriptFinal {

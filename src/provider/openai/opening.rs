@@ -10,7 +10,7 @@ use crate::provider::{NoiseReduction, SessionSpec};
 use super::map::{MAX_GARBAGE_IN_A_ROW, Mapper};
 use super::request::{
     AudioConfig, ClientEvent, EventId, InputConfig, NoiseReductionConfig, Numbered, OutputConfig, PCM_24K,
-    SessionConfig, Transcription,
+    SessionConfig, Transcription, primary_subtag,
 };
 use super::wire::ServerEvent;
 
@@ -33,7 +33,7 @@ pub struct Opening {
     spec: SessionSpec,
     configuration: String,
     model: Arc<str>,
-    transcriber: String,
+    transcription_model: Option<Arc<str>>,
     configured: bool,
     garbage: u32,
 }
@@ -55,8 +55,9 @@ impl Opening {
     /// Opens a session of this kind; `model` is the one in the address.
     pub fn new(spec: SessionSpec, defaults: &SessionDefaults, model: &str) -> Self {
         let configuration = configuration(&spec, defaults);
-        let transcriber = defaults.transcription_model.clone().unwrap_or_default();
-        Self { spec, configuration, model: model.into(), transcriber, configured: false, garbage: 0 }
+        let transcription_model = defaults.transcription_model.as_deref().map(Into::into);
+        let model = model.into();
+        Self { spec, configuration, model, transcription_model, configured: false, garbage: 0 }
     }
 
     /// Takes one text frame from the service.
@@ -84,7 +85,7 @@ impl Opening {
 
     fn ready(&mut self) -> Mapper {
         let mut mapper = Mapper::new(std::mem::take(&mut self.spec.instructions), Arc::clone(&self.model))
-            .transcribed_by(&self.transcriber);
+            .transcribed_by(self.transcription_model.clone());
         for past in &self.spec.history {
             mapper.replay(past);
         }
@@ -117,11 +118,6 @@ fn configuration(spec: &SessionSpec, defaults: &SessionDefaults) -> String {
     };
     Numbered { event_id: EventId(0), event: ClientEvent::SessionUpdate { session: Box::new(session) } }
         .to_json()
-}
-
-/// `de` of `de-AT`: transcription takes ISO 639-1.
-fn primary_subtag(tag: &str) -> &str {
-    tag.split(['-', '_']).next().unwrap_or(tag)
 }
 
 fn noise_reduction(wanted: NoiseReduction) -> Option<NoiseReductionConfig> {

@@ -56,6 +56,12 @@ pub enum ClientEvent<'a> {
         /// What to change.
         session: Box<SessionConfig<'a>>,
     },
+    /// Changes some of the session's configuration; what is absent stays.
+    #[serde(rename = "session.update")]
+    SessionChange {
+        /// What to change.
+        session: SessionChange<'a>,
+    },
     /// Adds to the end of the conversation.
     #[serde(rename = "conversation.item.create")]
     ItemCreate {
@@ -109,6 +115,42 @@ pub struct SessionConfig<'a> {
     /// Longest answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u32>,
+}
+
+/// What of a session's configuration is to change.
+#[derive(Debug, Serialize)]
+pub struct SessionChange<'a> {
+    /// Always `realtime`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// System prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<&'a str>,
+    /// From the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio: Option<AudioChange<'a>>,
+    /// What the model may call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<ToolConfig<'a>>>,
+}
+
+/// What of the audio's configuration is to change.
+#[derive(Debug, Serialize)]
+pub struct AudioChange<'a> {
+    /// From the caller.
+    pub input: InputChange<'a>,
+}
+
+/// What of the caller's audio is to change.
+#[derive(Debug, Serialize)]
+pub struct InputChange<'a> {
+    /// Writing down the caller's words.
+    pub transcription: Transcription<'a>,
+}
+
+/// `de` of `de-AT`: transcription takes ISO 639-1.
+pub fn primary_subtag(tag: &str) -> &str {
+    tag.split(['-', '_']).next().unwrap_or(tag)
 }
 
 /// Audio both ways.

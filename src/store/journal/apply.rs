@@ -350,6 +350,8 @@ impl Change {
                 | CallEventKind::Dtmf { .. }
                 | CallEventKind::ToolStarted { .. }
                 | CallEventKind::ToolFinished { .. }
+                | CallEventKind::Tagged { .. }
+                | CallEventKind::Noted { .. }
                 | CallEventKind::ProviderLost { .. }
                 | CallEventKind::LegAdded { .. }
                 | CallEventKind::LegEnded { .. }

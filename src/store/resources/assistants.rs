@@ -48,6 +48,9 @@ pub struct Assistant {
     /// Tools it may use, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
+    /// Where it may move calls to: a name for each number, phone (`phone:101`) or SIP URI.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub transfer_to: std::collections::BTreeMap<String, String>,
     /// How the end of the caller's turn is found, such as `{ kind = "server_vad", silence_duration_ms = 500 }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_detection: Option<serde_json::Value>,

@@ -12,12 +12,14 @@ mod assistants;
 mod numbers;
 mod organizations;
 mod phones;
+mod tools;
 mod users;
 
 pub use assistants::Assistant;
 pub use numbers::Number;
 pub use organizations::{Organization, RecordingSetting};
 pub use phones::{Phone, PhoneSecret};
+pub use tools::Tool;
 pub use users::{Role, User};
 
 /// Everything `resources.toml` can hold. Store it in this order.
