@@ -112,6 +112,10 @@ id!(
     ToolId, "tool"
 );
 id!(
+    /// An API key of a provider, kept in the store.
+    ProviderKeyId, "pkey"
+);
+id!(
     /// An API token.
     TokenId, "tok"
 );

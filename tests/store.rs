@@ -806,7 +806,7 @@ fn a_slow_listener_is_told_and_finds_the_rest_in_the_log() {
         while seen.len() < 10_000 {
             match listener.next().await.unwrap() {
                 FeedItem::Committed(event) if event.wall_seq > seen.len() as u64 => seen.push(event.wall_seq),
-                FeedItem::Committed(_) | FeedItem::Shown(_) => {}
+                FeedItem::Committed(_) | FeedItem::Shown(_) | FeedItem::System(_) => {}
                 FeedItem::Lagged(_) => panic!("lagged again"),
             }
         }

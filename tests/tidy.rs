@@ -50,6 +50,7 @@ const SHELLS: &[&str] = &[
     "provider/connect",
     "provider/guarded",
     "provider/lease",
+    "provider/stored_keys",
     "provider/openai/socket",
     "provider/openai/mod",
     "provider/scripted/mod",

@@ -209,6 +209,12 @@ fn show(context: &Context, mut call: Value, cost: &Value) -> Result<(), Failure>
         fields.remove("cost");
     }
     print_fields(context, &call, "")?;
+    marks(context, &call)?;
+    if cost["currency"].is_null() { Ok(()) } else { cost_table(context, cost) }
+}
+
+/// Its tags and notes.
+fn marks(context: &Context, call: &Value) -> Result<(), Failure> {
     let list = |name: &str| call[name].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
     let tags = list("tags");
     if !tags.is_empty() {
@@ -218,8 +224,7 @@ fn show(context: &Context, mut call: Value, cost: &Value) -> Result<(), Failure>
     list("notes").iter().try_for_each(|note| {
         let name = context.output.paint(Style::Faint, "note:");
         context.output.line(&format!("{name} {note}"))
-    })?;
-    if cost["currency"].is_null() { Ok(()) } else { cost_table(context, cost) }
+    })
 }
 
 /// What the call has cost, thing by thing.

@@ -31,10 +31,12 @@ mod doctor;
 mod init;
 mod man;
 mod phone;
+mod provider;
 mod serve;
 mod simulate;
 mod tail;
 mod token;
+mod tools;
 mod trace;
 mod trunk;
 mod version;
@@ -95,6 +97,7 @@ enum Command {
     Config(config_command::ConfigArgs),
     Token(token::TokenArgs),
     Trunk(trunk::TrunkArgs),
+    Provider(provider::ProviderArgs),
     Phone(phone::PhoneArgs),
     Call(call::CallArgs),
     Simulate(simulate::SimulateArgs),
@@ -203,6 +206,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => in_runtime(apply::run(context, args))?,
         Command::Token(args) => in_runtime(token::run(context, args))?,
         Command::Trunk(args) => in_runtime(trunk::run(context, args))?,
+        Command::Provider(args) => in_runtime(provider::run(context, args))?,
         Command::Phone(args) => in_runtime(phone::run(context, args))?,
         Command::Call(args) => in_runtime(call::run(context, args))?,
         Command::Db(args) => in_runtime(db::run(context, args))?,

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::{items, text};
 use crate::tools::mcp::Servers;
@@ -11,7 +12,7 @@ use crate::tools::guard::Guard;
 use crate::tools::registry::Registry;
 use crate::tools::webhook::Webhooks;
 
-/// List the tools assistants can use: built in, of organizations, of MCP servers.
+/// What of the tools is listed.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:\n  tandem provider tools\n  tandem provider tools --all --json")]
 pub struct ToolsArgs {
@@ -23,7 +24,7 @@ pub struct ToolsArgs {
     organization: Option<String>,
 }
 
-pub(super) async fn run(context: &Context, args: ToolsArgs) -> Result<(), Failure> {
+pub(super) async fn run(context: &Context, client: &Client, args: &ToolsArgs) -> Result<(), Failure> {
     let mut path = format!("/api/v1/tools?all={}", args.all);
     if let Some(organization) = &args.organization {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -32,7 +33,7 @@ pub(super) async fn run(context: &Context, args: ToolsArgs) -> Result<(), Failur
         }
         path.push_str(&format!("&organization={organization}"));
     }
-    let answer = match context.client()?.get(&path).await {
+    let answer = match client.get(&path).await {
         Ok(answer) => answer,
         Err(failure) if failure.exit() == Exit::Unreachable => {
             context.output.remark("no Tandem runs here: these are the tools that are built in");

@@ -152,6 +152,7 @@ fn fill_secrets(
     variables: &BTreeMap<String, String>,
     findings: &mut Vec<Finding>,
 ) {
+    master_keys(&mut config.secrets, variables, tree, findings);
     let chain = &config.routing.default_chain;
     for (name, provider) in &mut config.providers {
         let path = format!("providers.{name}.api_key_env");
@@ -194,6 +195,43 @@ fn fill_secrets(
     if let Some(ari) = &mut config.ari {
         ari.password = password(&ari.password_env, false, variables, tree, "ari.password_env", findings);
     }
+}
+
+/// The master keys. That the present one is missing is said only when somebody has named its variable.
+fn master_keys(
+    secrets: &mut super::Secrets,
+    variables: &BTreeMap<String, String>,
+    tree: &Item,
+    findings: &mut Vec<Finding>,
+) {
+    let previous = secrets.previous_key_env.iter().enumerate();
+    let previous = previous.map(|(index, name)| (name, format!("secrets.previous_key_env[{index}]"), true));
+    let named = tree.at("secrets.key_env").is_some();
+    let all = std::iter::once((&secrets.key_env, "secrets.key_env".to_owned(), named)).chain(previous);
+    let mut keys = all.map(|(name, path, wanted)| {
+        let (place, path) = tree.locate(&path);
+        match secrets::find(name, variables, &place, &path, findings) {
+            secrets::Found::Secret(text) => {
+                let key = super::MasterKey::read(&text);
+                if key.is_none() {
+                    let message = format!("{name} does not hold 32 octets in base64 or hexadecimal");
+                    let fix = "make one with `openssl rand -base64 32`";
+                    findings.push(Finding::error(&place, path, message, fix));
+                }
+                key
+            }
+            secrets::Found::Missing => {
+                if wanted {
+                    findings.push(unset(name, false, &place, &path));
+                }
+                None
+            }
+            secrets::Found::Unusable => None,
+        }
+    });
+    let key = keys.next().flatten();
+    let previous = keys.flatten().collect();
+    (secrets.key, secrets.previous) = (key, previous);
 }
 
 /// All keys that are there. Strict: having none is an error.

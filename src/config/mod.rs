@@ -46,10 +46,11 @@ pub use later::{Ari, AudioSocket, Cluster};
 pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media, Srtp};
 pub use money::{MONEY_SCALE, Money};
-pub use providers::{BUILT_IN, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
+pub use providers::{BUILT_IN, Breaker, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
 pub use registrar::SipRegistrar;
 pub use rules::BUILT_IN_PROFILES;
 pub(crate) use secrets::secret_of_process;
+pub use secrets::{MasterKey, Secrets};
 pub use sections::{Drain, Http, Log, LogFormat, Node, Recording, Routing, Store};
 pub use show::{Setting, shown, to_toml};
 pub use sip::{AdvertiseFor, ClientCertificates, OptionsPolicy, Sip, SipFlood, SipTls, UnknownSources};
@@ -74,6 +75,8 @@ pub struct Config {
     pub http: Http,
     /// The database.
     pub store: Store,
+    /// How secrets in the database are kept.
+    pub secrets: Secrets,
     /// What is logged, and how.
     pub log: Log,
     /// What happens on SIGTERM.
@@ -109,6 +112,7 @@ impl Default for Config {
             media: Media::default(),
             http: Http::default(),
             store: Store::default(),
+            secrets: Secrets::default(),
             log: Log::default(),
             drain: Drain::default(),
             recording: Recording::default(),

@@ -34,6 +34,15 @@ impl ProviderSection {
         }
     }
 
+    /// When it is no longer tried, for kinds that can fail.
+    pub const fn breaker(&self) -> Option<&Breaker> {
+        match self {
+            Self::Openai(openai) => Some(&openai.breaker),
+            Self::Ultravox(ultravox) => Some(&ultravox.breaker),
+            Self::Scripted(_) => None,
+        }
+    }
+
     /// The service's URL, for kinds that have one.
     pub fn url(&self) -> Option<&str> {
         match self {
@@ -76,6 +85,8 @@ pub struct OpenAi {
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "30s"))]
     pub connect_timeout: Duration,
+    /// When it is no longer tried.
+    pub breaker: Breaker,
     /// The keys, from `api_key_env`.
     #[serde(skip)]
     pub api_keys: Vec<SecretString>,
@@ -93,8 +104,39 @@ impl Default for OpenAi {
             noise_reduction: NoiseReduction::Off,
             max_output_tokens: 0,
             connect_timeout: Duration::from_secs(5),
+            breaker: Breaker::default(),
             api_keys: Vec::new(),
         }
+    }
+}
+
+/// When a provider that fails is no longer tried, and when it is tried again. Calls go to the next provider
+/// of their chain meanwhile.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "ProviderBreaker")]
+pub struct Breaker {
+    /// Failures in a row after which it is no longer tried. While nothing shows that the service lives, no
+    /// more openings than this are under way at a time. 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
+    pub failures: u32,
+    /// How long it is not tried then. 1s to 10m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "10m"))]
+    pub cool_down: Duration,
+    /// A session that takes this long to open counts as a failure. 100ms to 1m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "100ms", "x-maximum" = "1m"))]
+    pub slow: Duration,
+    /// Openings in a row, one at a time, that must succeed after the cool-down before all calls use it
+    /// again. 1 to 10.
+    #[schemars(range(min = 1, max = 10))]
+    pub probes: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, cool_down: Duration::from_secs(30), slow: Duration::from_secs(3), probes: 1 }
     }
 }
 
@@ -136,6 +178,8 @@ pub struct Ultravox {
     /// file that does.
     #[schemars(with = "Vec<VariableName>", example = ["ULTRAVOX_API_KEY"])]
     pub api_key_env: Vec<String>,
+    /// When it is no longer tried.
+    pub breaker: Breaker,
     /// The keys, from `api_key_env`.
     #[serde(skip)]
     pub api_keys: Vec<SecretString>,
@@ -148,6 +192,7 @@ impl Default for Ultravox {
             model: None,
             voice: None,
             api_key_env: vec!["ULTRAVOX_API_KEY".into()],
+            breaker: Breaker::default(),
             api_keys: Vec::new(),
         }
     }

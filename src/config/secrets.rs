@@ -2,11 +2,77 @@
 //! `tandem.toml`, never printed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use secrecy::SecretString;
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Place};
-use super::values::ValueError;
+use super::values::{ValueError, VariableName};
+
+/// How secrets in the database are kept: the API keys that `tandem provider key add` takes. Each is sealed
+/// with AES-256-GCM under a master key that is in no file of Tandem's.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// Environment variable that holds the master key: 32 random octets in base64 or hexadecimal, such as
+    /// `openssl rand -base64 32` prints; with `_FILE` added to the name, the path of a file that does. While
+    /// it is not set, no secret is taken into the database.
+    #[schemars(with = "VariableName")]
+    pub key_env: String,
+    /// Variables that hold earlier master keys, while secrets sealed with those are still there. To change the
+    /// master key, name the old one here, restart, and run `tandem provider key rotate`.
+    #[schemars(with = "Vec<VariableName>", example = ["TANDEM_SECRETS_KEY_OLD"])]
+    pub previous_key_env: Vec<String>,
+    /// The master key, from `key_env`.
+    #[serde(skip)]
+    pub key: Option<MasterKey>,
+    /// Earlier ones, from `previous_key_env`.
+    #[serde(skip)]
+    pub previous: Vec<MasterKey>,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            key_env: "TANDEM_SECRETS_KEY".into(),
+            previous_key_env: Vec::new(),
+            key: None,
+            previous: Vec::new(),
+        }
+    }
+}
+
+/// A master key: 32 octets, never printed.
+#[derive(Debug, Clone)]
+pub struct MasterKey(Arc<SecretBox<[u8; 32]>>);
+
+impl MasterKey {
+    /// These octets.
+    pub fn new(octets: [u8; 32]) -> Self {
+        Self(Arc::new(SecretBox::new(Box::new(octets))))
+    }
+
+    /// The octets.
+    pub fn octets(&self) -> &[u8; 32] {
+        self.0.expose_secret()
+    }
+
+    /// Reads base64, in either alphabet and with or without padding, or hexadecimal. `None`: it is neither, or
+    /// not 32 octets.
+    pub fn read(text: &SecretString) -> Option<Self> {
+        let text = text.expose_secret().trim();
+        let octets = if text.len() == 64 {
+            let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+            (0..64).step_by(2).map(digit).collect::<Option<Vec<u8>>>()?
+        } else {
+            let plain = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
+            base64_simd::STANDARD_NO_PAD.decode_to_vec(plain.as_bytes()).ok()?
+        };
+        <[u8; 32]>::try_from(octets.as_slice()).ok().map(Self::new)
+    }
+}
 
 /// Reads the file of a `…_FILE` variable. One trailing newline is not part of the value.
 pub(super) fn read_secret_file(path: &str) -> Result<String, ValueError> {
@@ -85,5 +151,26 @@ pub(super) fn find(
             Err(problem) => unusable(format!("{file_name}: {}", problem.message), &problem.fix),
         },
         (None, None) => Found::Missing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_key_is_read_from_base64_and_from_hexadecimal() {
+        let octets: [u8; 32] = std::array::from_fn(|n| 255 - 3 * n as u8);
+        let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        let base64 = base64_simd::STANDARD.encode_to_string(octets);
+        let url_safe = base64_simd::URL_SAFE_NO_PAD.encode_to_string(octets);
+        for text in [hex, base64, url_safe] {
+            let read = MasterKey::read(&text.clone().into());
+            assert_eq!(read.map(|key| *key.octets()), Some(octets), "{text}");
+        }
+        for wrong in ["", "short", &"g".repeat(64), &"A".repeat(42), &"A".repeat(44)] {
+            assert!(MasterKey::read(&(*wrong).into()).is_none(), "{wrong}");
+        }
+        assert!(!format!("{:?}", MasterKey::new(octets)).contains("255"));
     }
 }

@@ -64,17 +64,19 @@ pub fn to_toml(config: &Config) -> String {
 }
 
 /// Sections in the order a reader expects.
-pub(super) const SECTIONS: [&str; 16] = [
+pub(super) const SECTIONS: [&str; 18] = [
     "node",
     "sip",
     "media",
     "http",
     "store",
+    "secrets",
     "log",
     "drain",
     "recording",
     "providers",
     "routing",
+    "cost",
     "tools",
     "mcp",
     "trunk",

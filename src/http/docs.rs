@@ -249,6 +249,107 @@ const OPERATIONS: &[Operation] = &[
         open: false,
     },
     Operation {
+        method: "get",
+        path: "/api/v1/providers",
+        summary: "The AI providers with the state of their circuit breakers and keys.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "All providers"), (401, "No token"), (403, "Not permitted")],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/providers/{name}",
+        summary: "One provider: whether it can be used, and why not.",
+        query: &[],
+        body: None,
+        statuses: &[
+            (200, "The provider"),
+            (401, "No token"),
+            (403, "Not permitted"),
+            (404, "Unknown provider"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/providers/{name}/check",
+        summary: "Opens a session and closes it again; a success also closes a breaker that is half open.",
+        query: &[],
+        body: None,
+        statuses: &[
+            (200, "Whether it opened, how long it took, or why not"),
+            (401, "No token"),
+            (403, "Not permitted"),
+            (404, "Unknown provider"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/providers/{name}/reset",
+        summary: "Closes the circuit breaker and ends the rest of every key.",
+        query: &[],
+        body: None,
+        statuses: &[
+            (200, "The provider"),
+            (401, "No token"),
+            (403, "Not permitted"),
+            (404, "Unknown provider"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/providers/{name}/keys",
+        summary: "The provider's API keys by their fingerprints. A token of one organization sees its own.",
+        query: &[],
+        body: None,
+        statuses: &[(200, "The keys"), (401, "No token"), (403, "Not permitted"), (404, "Unknown provider")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/providers/{name}/keys",
+        summary: "Keeps an API key, sealed, and uses it from here on: for one organization, or for all that have \
+                  none of their own.",
+        query: &[],
+        body: Some(r#"{"key": "sk-...", "organization": "acme"}"#),
+        statuses: &[
+            (201, "Its id and fingerprint"),
+            (400, "Not of this shape"),
+            (401, "No token"),
+            (403, "Not permitted"),
+            (404, "Unknown provider or organization"),
+            (409, "No master key, or the key is there already"),
+            (422, "This is no key"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/providers/{name}/keys/{id}",
+        summary: "Removes a kept API key; no new session uses it.",
+        query: &[],
+        body: None,
+        statuses: &[(204, "Removed"), (401, "No token"), (403, "Not permitted"), (404, "Unknown key")],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/provider-keys/rotate",
+        summary: "Seals every kept API key anew under the present master key.",
+        query: &[],
+        body: None,
+        statuses: &[
+            (200, "How many, and which do not open"),
+            (401, "No token"),
+            (403, "Not permitted"),
+            (409, "No master key"),
+        ],
+        open: false,
+    },
+    Operation {
         method: "post",
         path: "/api/v1/ws-tickets",
         summary: "A single-use pass of 30 s for the live feed.",
@@ -464,14 +565,13 @@ fn document() -> Value {
 }
 
 fn operation(op: &Operation) -> Value {
-    let in_path = op
-        .path
-        .contains("{id}")
-        .then(|| json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}));
+    let names = op.path.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+    let in_path = names
+        .map(|(name, _)| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     let in_query = op.query.iter().map(
         |(name, what)| json!({"name": name, "in": "query", "description": what, "schema": {"type": "string"}}),
     );
-    let parameters: Vec<Value> = in_path.into_iter().chain(in_query).collect();
+    let parameters: Vec<Value> = in_path.chain(in_query).collect();
     let responses: Map<String, Value> = op
         .statuses
         .iter()

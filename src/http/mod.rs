@@ -34,6 +34,7 @@ pub mod docs;
 pub mod feed;
 pub mod phones;
 pub mod problem;
+pub mod providers;
 pub mod resources;
 pub mod system;
 pub mod tools;
@@ -55,6 +56,10 @@ pub struct Api {
     pub carriers: crate::sip::carrier::Carriers,
     /// Keeps the signalling of calls; `None` when nothing is kept.
     pub trace: Option<crate::sip::tap::Recorder>,
+    /// The providers, and which of them are used by default.
+    pub planner: crate::routing::plan::Planner,
+    /// The providers' keys in the database.
+    pub provider_keys: Arc<crate::provider::stored_keys::StoredKeys>,
     /// Starts calls.
     pub dialer: Dialer,
     /// Whether calls can be taken now, and why not.
@@ -266,6 +271,13 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/tools", get(tools::list))
         .route("/tools/{name}", axum::routing::delete(tools::remove))
         .route("/tools/{name}/test", post(tools::test))
+        .route("/providers", get(providers::list))
+        .route("/providers/{name}", get(providers::show))
+        .route("/providers/{name}/check", post(providers::check))
+        .route("/providers/{name}/reset", post(providers::reset))
+        .route("/providers/{name}/keys", get(providers::keys).post(providers::add_key))
+        .route("/providers/{name}/keys/{id}", axum::routing::delete(providers::remove_key))
+        .route("/provider-keys/rotate", post(providers::rotate))
         .route("/openapi.json", get(docs::openapi))
         .fallback(async || Problem::not_found("there is no such path; see /docs"));
     Router::new()

@@ -7,13 +7,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::breaker::{Admission, Breaker, Outcome, PermitId, Policy, State};
 use super::keys::KeyFault;
 use super::lease::Keys;
 use super::notice::{Notice, Witness};
-use super::{OpenFuture, OpenedSession, Provider, ProviderError, SessionFault, SessionSpec};
+use super::{
+    Command, Event, OpenFuture, OpenedSession, Provider, ProviderError, Session, SessionFault, SessionSpec,
+};
 
 /// A provider that is tried only while that is of use.
 pub struct Guarded {
@@ -109,6 +111,24 @@ impl Guarded {
         }
     }
 
+    /// Opens a session and closes it again, also while the breaker is open; then without effect on it. Answers
+    /// how long the opening took.
+    ///
+    /// # Errors
+    /// Why it did not open.
+    pub async fn check(&self) -> Result<Duration, ProviderError> {
+        let begun = Instant::now();
+        let spec = SessionSpec::default();
+        let opening = match self.guard.shut() {
+            Some(_) => self.provider.open(spec),
+            None => self.open(spec),
+        };
+        let opened = opening.await?;
+        let took = begun.elapsed();
+        close(opened).await;
+        Ok(took)
+    }
+
     /// Who is told what happens to it. The first stays.
     pub fn tell(&self, witness: &Arc<dyn Witness>) {
         let _already_told = self.guard.witness.set(Arc::clone(witness));
@@ -125,20 +145,27 @@ impl Provider for Guarded {
         self.provider.name()
     }
 
+    fn kind(&self) -> &'static str {
+        self.provider.kind()
+    }
+
     fn open(&self, spec: SessionSpec) -> OpenFuture {
         let (provider, guard) = (Arc::clone(&self.provider), Arc::clone(&self.guard));
         Box::pin(async move {
             let permit = guard.admit().await?;
             let name = guard.name.clone();
             let organization = spec.organization.clone();
-            let opening = tokio::spawn(async move {
+            let (tell, told) = oneshot::channel();
+            tokio::spawn(async move {
                 let opened = provider.open(spec).await;
                 let left_without =
                     provider.keys().is_none_or(|keys| keys.left_without(organization.as_deref()));
                 permit.finish(&opened, left_without);
-                opened
+                if let Err(Ok(unwanted)) = tell.send(opened) {
+                    close(unwanted).await;
+                }
             });
-            opening.await.unwrap_or_else(|_| {
+            told.await.unwrap_or_else(|_| {
                 let cause = "opening a session failed inside".to_owned();
                 Err(ProviderError::Unreachable { provider: name, cause })
             })
@@ -304,6 +331,34 @@ impl Drop for Permit {
         }
     }
 }
+
+/// Says goodbye on a session that nobody wants.
+async fn close(opened: Box<dyn OpenedSession>) {
+    // A session lives on one thread, which an ordinary task has not.
+    let farewell = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut session = opened.settle()?;
+            session.send(Command::Close);
+            let closed = async { while !matches!(next(&mut *session).await, Event::Closed { .. }) {} };
+            // A service that does not say goodbye is left without.
+            let _impolite = tokio::time::timeout(FAREWELL, closed).await;
+            // The last words leave with the next look at the socket.
+            let _impolite = tokio::time::timeout(LAST_WORDS, next(&mut *session)).await;
+            std::io::Result::Ok(())
+        })
+    });
+    if let Ok(Err(error)) = farewell.await {
+        tracing::debug!(%error, "a session was left without a goodbye");
+    }
+}
+
+async fn next(session: &mut dyn Session) -> Event {
+    std::future::poll_fn(|cx| session.poll_event(cx)).await
+}
+
+const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What a failed opening says of the service. A key's fault is the service's when it has no other key for us.
 fn judged(error: &ProviderError, left_without_key: bool) -> Outcome {

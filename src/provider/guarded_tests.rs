@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 
-use super::super::{Command, Event, Session, SessionStats};
+use super::super::{CloseReason, SessionStats};
 use super::*;
 
 /// A provider that counts how often it was tried.
@@ -40,12 +40,12 @@ impl Provider for Fake {
                             Err(ProviderError::Refused { provider: "fake".into(), status, retry_after: None })
                         }
                         Behaviour::NeverAnswers => std::future::pending().await,
-                        Behaviour::Answers => Ok(Box::new(Idle) as Box<dyn OpenedSession>),
+                        Behaviour::Answers => Ok(Box::new(Idle::default()) as Box<dyn OpenedSession>),
                         Behaviour::AnswersLater => {
                             for _ in 0..10 {
                                 tokio::task::yield_now().await;
                             }
-                            Ok(Box::new(Idle) as _)
+                            Ok(Box::new(Idle::default()) as _)
                         }
                     }
                 }
@@ -59,7 +59,9 @@ impl Provider for Fake {
     }
 }
 
-struct Idle;
+/// Says goodbye when it is told to.
+#[derive(Default)]
+struct Idle(bool);
 
 impl OpenedSession for Idle {
     fn settle(self: Box<Self>) -> std::io::Result<Box<dyn Session>> {
@@ -69,9 +71,14 @@ impl OpenedSession for Idle {
 
 impl Session for Idle {
     fn send_audio(&mut self, _pcm: &[i16]) {}
-    fn send(&mut self, _command: Command) {}
+    fn send(&mut self, command: Command) {
+        self.0 = command == Command::Close;
+    }
     fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<Event> {
-        Poll::Pending
+        match std::mem::take(&mut self.0) {
+            true => Poll::Ready(Event::Closed { reason: CloseReason::Requested }),
+            false => Poll::Pending,
+        }
     }
     fn stats(&self) -> SessionStats {
         SessionStats::default()
@@ -204,7 +211,7 @@ async fn our_own_mistakes_and_those_of_an_organizations_keys_are_not_held_agains
         assert_eq!((tried.load(Ordering::Relaxed), guarded.status().failed), (20, 0));
     }
     let (guarded, _) = guarded(Behaviour::Refuses(401), &["a"]);
-    guarded.keys().unwrap().set_organization("acme", ["x".into()]);
+    guarded.keys().unwrap().set_stored(Some("acme"), ["x".into()]);
     for _ in 0..20 {
         let spec = SessionSpec { organization: Some("acme".into()), ..SessionSpec::default() };
         assert!(guarded.open(spec).await.is_err());
@@ -267,4 +274,15 @@ fn errors_are_judged_by_whose_they_are() {
     assert_eq!(judged(&refused(429), false), Outcome::Blameless);
     assert_eq!(judged(&refused(429), true), Outcome::Failed);
     assert_eq!(judged(&session("invalid_api_key"), true), Outcome::Failed);
+}
+
+#[tokio::test]
+async fn a_check_opens_and_closes_a_session_even_while_the_breaker_is_open() {
+    let (lives, _) = guarded(Behaviour::Answers, &[]);
+    assert!(lives.check().await.is_ok());
+    assert_eq!(lives.status().sessions, 1);
+    let (dead, tried) = guarded(Behaviour::Refuses(503), &[]);
+    calls(&dead, 5).await;
+    assert!(dead.check().await.is_err());
+    assert_eq!((tried.load(Ordering::Relaxed), dead.status().failures), (6, 5));
 }

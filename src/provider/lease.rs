@@ -20,6 +20,8 @@ pub struct Keys(Arc<Shared>);
 
 struct Shared {
     provider: String,
+    /// The installation's, from its environment; those of the database come besides.
+    environment: Vec<SecretString>,
     rings: Mutex<Rings>,
     witness: OnceLock<Arc<dyn Witness>>,
 }
@@ -83,9 +85,15 @@ impl fmt::Debug for Lease {
 impl Keys {
     /// The keys of the installation for this provider; none: sessions are opened without a key.
     pub fn new(provider: &str, installation: impl IntoIterator<Item = SecretString>) -> Self {
-        let rings = Rings { installation: Ring::new(installation), organizations: HashMap::new() };
-        let shared =
-            Shared { provider: provider.to_owned(), rings: Mutex::new(rings), witness: OnceLock::new() };
+        let environment: Vec<SecretString> = installation.into_iter().collect();
+        let installation = Ring::new(environment.iter().cloned());
+        let rings = Rings { installation, organizations: HashMap::new() };
+        let shared = Shared {
+            provider: provider.to_owned(),
+            environment,
+            rings: Mutex::new(rings),
+            witness: OnceLock::new(),
+        };
         Self(Arc::new(shared))
     }
 
@@ -152,9 +160,14 @@ impl Keys {
         !own && (ring.is_empty() || ring.all_rest(Instant::now()).is_some())
     }
 
-    /// An organization's own keys from here on; none: it uses the installation's.
-    pub fn set_organization(&self, organization: &str, secrets: impl IntoIterator<Item = SecretString>) {
+    /// What the database has from here on: an organization's own keys, of which none means that it uses the
+    /// installation's; or those the installation has besides its environment's.
+    pub fn set_stored(&self, organization: Option<&str>, secrets: impl IntoIterator<Item = SecretString>) {
         let mut rings = self.rings();
+        let Some(organization) = organization else {
+            rings.installation.replace(self.0.environment.iter().cloned().chain(secrets));
+            return;
+        };
         let ring = rings.organizations.entry(organization.to_owned()).or_default();
         ring.replace(secrets);
         if ring.is_empty() {
@@ -295,14 +308,14 @@ mod tests {
     #[tokio::test]
     async fn an_organization_uses_its_own_keys_and_nobody_elses() {
         let keys = two();
-        keys.set_organization("acme", ["x".into()]);
+        keys.set_stored(Some("acme"), ["x".into()]);
         assert_eq!(open(&keys, Some("acme"), &[]).await.0, ["x"]);
         assert_eq!(open(&keys, Some("other"), &[]).await.0, ["a"]);
         let (tried, outcome) = open(&keys, Some("acme"), &[("x", 401)]).await;
         assert_eq!((tried.len(), outcome.is_err()), (1, true));
         assert!(!keys.left_without(Some("acme")), "its own keys' faults are not the provider's");
         assert_eq!(open(&keys, None, &[]).await.0, ["b"]);
-        keys.set_organization("acme", []);
+        keys.set_stored(Some("acme"), []);
         assert_eq!(open(&keys, Some("acme"), &[]).await.0, ["a"]);
     }
 

@@ -26,11 +26,17 @@ pub mod notice;
 pub mod openai;
 pub mod registry;
 pub mod scripted;
+pub mod stored_keys;
 
 /// Opens sessions with one realtime AI service.
 pub trait Provider: Send + Sync {
     /// The name of its `[providers.NAME]` section.
     fn name(&self) -> &str;
+
+    /// The `kind` of its section.
+    fn kind(&self) -> &'static str {
+        "other"
+    }
 
     /// Opens a session and waits until the service has accepted its configuration.
     fn open(&self, spec: SessionSpec) -> OpenFuture;

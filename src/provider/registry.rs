@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::breaker::Policy;
 use super::guarded::{Guarded, Status};
+use super::lease::Keys;
 use super::notice::Witness;
 use super::openai::{OpenAi, OpenAiConfig};
 use super::scripted::{Scripted, ScriptedConfig};
@@ -60,6 +61,16 @@ impl Providers {
     pub fn get(&self, name: &str) -> Option<Arc<dyn Provider>> {
         let guarded = Arc::clone(self.by_name.get(name)?);
         Some(guarded)
+    }
+
+    /// The provider of that name itself, for those who look after it.
+    pub fn guarded(&self, name: &str) -> Option<&Arc<Guarded>> {
+        self.by_name.get(name)
+    }
+
+    /// The keys of the provider of that name; `None`: there is no such provider, or it uses none.
+    pub fn keys(&self, name: &str) -> Option<&Keys> {
+        self.by_name.get(name)?.keys()
     }
 
     /// How the provider of that name is.

@@ -22,6 +22,8 @@ use crate::call::worker::Workers;
 use crate::config::Config;
 use crate::cost::{Costs, start_of_day};
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
+use crate::provider::notice::Witness;
+use crate::provider::stored_keys::StoredKeys;
 use crate::routing::dialer::Dialer;
 use crate::routing::directory::{Directory, Snapshot};
 use crate::routing::lines::LegLines;
@@ -32,7 +34,8 @@ use crate::sip::carrier::Carriers;
 use crate::sip::endpoint::{Endpoint, EndpointHandle, Listener};
 use crate::sip::tap::{Recorder, Tap};
 use crate::store::journal::Journal;
-use crate::store::{Feed, JournalHandle, Store};
+use crate::store::vault::Vault;
+use crate::store::{Feed, JournalHandle, Store, SystemLog};
 use crate::telemetry;
 use crate::time::UnixMs;
 
@@ -40,10 +43,12 @@ mod apply;
 mod carriers;
 mod parts;
 mod phones;
+mod providers;
 mod tools;
 mod trace;
 
 use phones::PhoneDesk;
+use providers::Reporter;
 
 /// What `tandem serve` is started with beside its configuration.
 #[derive(Debug, Clone, Default)]
@@ -131,8 +136,14 @@ impl Server {
         let directory = Directory::new(Snapshot::read(&store).await?);
         let stopping = CancellationToken::new();
         let tools = tools::registry(&config, &store, &stopping).await?;
-        let costs = costs(&config, &store).await?;
         let planner = parts::planner(&config, tools.clone())?;
+        let costs = costs(&config, &store).await?;
+        let system =
+            SystemLog::start(store.clone(), feed.clone()).await.context("reading the system's log")?;
+        let reporter = Arc::new(Reporter(system));
+        let vault = Vault::of(&config.secrets);
+        let keys = Arc::new(StoredKeys::new(store.clone(), vault, Arc::clone(&planner.providers)));
+        reporter.unreadable(&keys.load().await.context("reading the providers' keys")?);
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let recorder = trace::recorder(&config)?;
@@ -181,6 +192,8 @@ impl Server {
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
         desk.open()?;
         let metrics = telemetry::Metrics::install()?;
+        let witness: Arc<dyn Witness> = reporter;
+        exchange.planner.providers.tell(&witness);
         let upkeep = metrics.clone();
         let api = Arc::new(Api {
             store: store.clone(),
@@ -188,6 +201,8 @@ impl Server {
             calls,
             carriers: carriers.clone(),
             trace: recorder.filter(Recorder::keeps),
+            planner: exchange.planner.clone(),
+            provider_keys: keys,
             dialer: Dialer::new(&exchange),
             readiness: Box::new(Ready {
                 store: store.clone(),

@@ -38,7 +38,7 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
             // The check of the configuration has said that this kind is not available.
             ProviderSection::Ultravox(_) => return None,
         };
-        Some((provider, Policy::default()))
+        Some((provider, section.breaker().map(policy).unwrap_or_default()))
     });
     let providers = Providers::build(sections).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -72,6 +72,15 @@ pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
         farewell: section.farewell.as_str().into(),
     };
     Ok(Costs::new(book, kinds.collect(), rules))
+}
+
+fn policy(section: &config::Breaker) -> Policy {
+    Policy {
+        failures: section.failures,
+        cool_down: section.cool_down,
+        slow: section.slow,
+        probes: section.probes,
+    }
 }
 
 fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {

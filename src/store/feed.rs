@@ -19,6 +19,7 @@ use super::Store;
 use super::error::StoreError;
 use super::journal::Spilled;
 use super::log::Heads;
+use super::system::SystemEvent;
 use crate::event::Ephemeral;
 use crate::id::{CallId, EventId};
 use crate::time::UnixMs;
@@ -79,6 +80,8 @@ pub struct Shown {
 pub enum FeedItem {
     /// A durable event, now on disk.
     Committed(Arc<Committed>),
+    /// Something that happened to the installation, now on disk.
+    System(Arc<SystemEvent>),
     /// An event to show and forget.
     Shown(Arc<Shown>),
     /// This subscriber was too slow; that many durable events were skipped. Read them from the log.
@@ -96,6 +99,8 @@ struct Hub {
     spilled: Spilled,
     durable: broadcast::Sender<Arc<Committed>>,
     ephemeral: broadcast::Sender<Arc<Shown>>,
+    system: broadcast::Sender<Arc<SystemEvent>>,
+    system_head: AtomicU64,
     wall_head: AtomicU64,
     org_heads: DashMap<Arc<str>, u64>,
     live: DashMap<CallId, Live>,
@@ -117,6 +122,8 @@ impl Feed {
             spilled,
             durable: broadcast::Sender::new(DURABLE_BACKLOG),
             ephemeral: broadcast::Sender::new(EPHEMERAL_BACKLOG),
+            system: broadcast::Sender::new(SYSTEM_BACKLOG),
+            system_head: AtomicU64::new(0),
             wall_head: AtomicU64::new(heads.wall),
             org_heads,
             live: DashMap::new(),
@@ -126,7 +133,11 @@ impl Feed {
     /// Listens from now on. To miss nothing, subscribe first and read the log up to the head after that;
     /// what comes twice is recognised by its number.
     pub fn subscribe(&self) -> Subscription {
-        Subscription { durable: self.0.durable.subscribe(), ephemeral: self.0.ephemeral.subscribe() }
+        Subscription {
+            durable: self.0.durable.subscribe(),
+            system: self.0.system.subscribe(),
+            ephemeral: self.0.ephemeral.subscribe(),
+        }
     }
 
     /// The name of the numbering. A client that knows another one must start from a snapshot.
@@ -140,6 +151,29 @@ impl Feed {
             None => self.0.wall_head.load(Ordering::Acquire),
             Some(name) => self.0.org_heads.get(name).map_or(0, |head| *head),
         }
+    }
+
+    /// The number of the system's last event; 0 before the first.
+    pub fn system_head(&self) -> u64 {
+        self.0.system_head.load(Ordering::Acquire)
+    }
+
+    /// Up to `limit` events of the system after number `since`, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn system_since(&self, since: u64, limit: u32) -> Result<Vec<SystemEvent>, StoreError> {
+        self.0.store.system_since(since, limit).await
+    }
+
+    pub(super) fn system_begins_at(&self, head: u64) {
+        self.0.system_head.fetch_max(head, Ordering::AcqRel);
+    }
+
+    pub(super) fn publish_system(&self, event: &Arc<SystemEvent>) {
+        self.0.system_head.fetch_max(event.seq, Ordering::AcqRel);
+        // An error means that nobody listens.
+        let _ = self.0.system.send(Arc::clone(event));
     }
 
     /// The last number of a call; 0 when there is no such call.
@@ -302,6 +336,7 @@ impl Log<'_> {
 #[derive(Debug)]
 pub struct Subscription {
     durable: broadcast::Receiver<Arc<Committed>>,
+    system: broadcast::Receiver<Arc<SystemEvent>>,
     ephemeral: broadcast::Receiver<Arc<Shown>>,
 }
 
@@ -316,6 +351,11 @@ impl Subscription {
                     Err(RecvError::Lagged(count)) => Some(FeedItem::Lagged(count)),
                     Err(RecvError::Closed) => None,
                 },
+                system = self.system.recv() => match system {
+                    Ok(event) => return Some(FeedItem::System(event)),
+                    Err(RecvError::Lagged(count)) => return Some(FeedItem::Lagged(count)),
+                    Err(RecvError::Closed) => return self.durable.recv().await.ok().map(FeedItem::Committed),
+                },
                 ephemeral = self.ephemeral.recv() => match ephemeral {
                     Ok(event) => return Some(FeedItem::Shown(event)),
                     // Ephemeral events may be dropped: the next one replaces what was missed.
@@ -329,6 +369,8 @@ impl Subscription {
 
 /// Durable events a subscriber may fall behind before it is told to read the log.
 pub const DURABLE_BACKLOG: usize = 1024;
+/// Events of the system a subscriber may fall behind before it is told to read the log.
+pub const SYSTEM_BACKLOG: usize = 256;
 /// Ephemeral events a subscriber may fall behind before they are skipped.
 pub const EPHEMERAL_BACKLOG: usize = 1024;
 

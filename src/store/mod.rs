@@ -32,8 +32,11 @@ pub mod feed;
 pub mod idempotency;
 pub mod journal;
 pub mod log;
+pub mod provider_keys;
 pub mod resources;
+pub mod system;
 pub mod tokens;
+pub mod vault;
 
 pub use backup::BackupSummary;
 pub use calls::{CallFilter, CallPage, CallRecord};
@@ -46,6 +49,7 @@ pub use resources::{
     Tool, User,
 };
 pub use schema::{MigrationState, MigrationStatus};
+pub use system::{SystemEvent, SystemLog};
 pub use tokens::{NewToken, Token};
 
 /// A handle on the database. Cloning it is cheap.

@@ -36,6 +36,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/postgres/0005_caller_verdict.sql"),
     ),
     (
+        6,
+        "providers",
+        include_str!("../../migrations/sqlite/0006_providers.sql"),
+        include_str!("../../migrations/postgres/0006_providers.sql"),
+    ),
+    (
         7,
         "tools",
         include_str!("../../migrations/sqlite/0007_tools.sql"),

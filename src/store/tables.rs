@@ -112,6 +112,23 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table {
+        name: "provider_keys",
+        key: "id",
+        columns: &[
+            ("id", Text),
+            ("provider", Text),
+            ("organization", Text),
+            ("fingerprint", Text),
+            ("sealed", Text),
+            ("created_at", Int),
+        ],
+    },
+    Table {
+        name: "system_events",
+        key: "seq",
+        columns: &[("seq", Int), ("id", Text), ("at_ms", Int), ("type", Text), ("data", Text)],
+    },
+    Table {
         name: "calls",
         key: "id",
         columns: &[

@@ -193,10 +193,17 @@ pub fn all() -> Vec<BuiltIn> {
             "add_tag",
             "Marks the call with a short tag, so that people find it later.",
             object(
-                json!({"tag": {"type": "string", "pattern": "^[\\p{L}\\p{N}][\\p{L}\\p{N} _.:-]{0,39}$", "description": "One to three words, such as refund"}}),
+                json!({"tag": {"type": "string", "minLength": 1, "maxLength": 40, "description": "One to three words, such as refund"}}),
                 &["tag"],
             ),
-            |arguments| Ok(Action::AddTag { tag: text(arguments, "tag").to_lowercase() }),
+            |arguments| {
+                let tag = text(arguments, "tag").trim().to_lowercase();
+                let fits = |c: char| c.is_alphanumeric() || " _.:-".contains(c);
+                if tag.is_empty() || !tag.chars().all(fits) {
+                    return Err("`tag`: letters, digits, blanks and _ . : - only".to_owned());
+                }
+                Ok(Action::AddTag { tag })
+            },
         ),
         tool(
             Need::Nothing,

@@ -24,7 +24,7 @@ impl Schema {
         if schema.to_string().len() > SCHEMA_MOST {
             return Err(format!("the parameters are larger than {SCHEMA_MOST} bytes"));
         }
-        let patterns = PatternOptions::regex().size_limit(1 << 20).dfa_size_limit(1 << 20);
+        let patterns = PatternOptions::regex().size_limit(4 << 20).dfa_size_limit(4 << 20);
         jsonschema::options()
             .with_pattern_options(patterns)
             .should_validate_formats(true)

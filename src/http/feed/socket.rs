@@ -15,8 +15,8 @@ use super::session::{CLOSE_RESTART, Numbered, PAGE, Request, Session, Topic};
 use crate::event::Ephemeral;
 use crate::http::auth::Caller;
 use crate::http::problem::{Problem, store_problem};
-use crate::http::{Api, calls};
-use crate::store::{Committed, FeedItem, Shown, Subscription};
+use crate::http::{Api, calls, providers};
+use crate::store::{Committed, FeedItem, Shown, Subscription, SystemEvent};
 use crate::time::UnixMs;
 
 /// Upgrades an authenticated request to the feed.
@@ -52,6 +52,11 @@ fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     } else {
         Err(Problem::forbidden("the page that opens this socket comes from another origin"))
     }
+}
+
+/// As the system's topic numbers it.
+fn of_system(event: &SystemEvent) -> Numbered {
+    Numbered { seq: event.seq, body: event.body().into() }
 }
 
 struct Connection {
@@ -189,7 +194,7 @@ impl Connection {
     async fn head(&mut self, topic: &Topic) -> Result<u64, Problem> {
         match topic {
             Topic::Wall => Ok(self.api.feed.wall_head(self.caller.organization.as_deref())),
-            Topic::System => self.caller.may_administer().map(|()| 0),
+            Topic::System => self.caller.may_administer().map(|()| self.api.feed.system_head()),
             Topic::Call(call) => {
                 let owner = self.api.feed.owner(*call).await.map_err(store_problem)?;
                 let owner = owner.filter(|owner| self.caller.sees(owner.as_deref()));
@@ -205,7 +210,7 @@ impl Connection {
         match topic {
             Topic::Wall => calls::wall_snapshot(&self.api, &self.caller).await,
             Topic::Call(call) => calls::call_snapshot(&self.api, *call).await,
-            Topic::System => Ok(json!({})),
+            Topic::System => Ok(json!({"providers": providers::states(&self.api)})),
         }
     }
 
@@ -225,6 +230,15 @@ impl Connection {
     /// Reads what slow topics are missing, as far as the outbox has room.
     async fn read_pages(&mut self) {
         while let Some((topic, since)) = self.session.wants_page() {
+            if topic == Topic::System {
+                let events = self.api.feed.system_since(since, PAGE as u32).await;
+                let events = events.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the system's log cannot be read for a feed socket");
+                    Vec::new()
+                });
+                self.session.page(&topic, &events.iter().map(of_system).collect::<Vec<_>>());
+                continue;
+            }
             let events = match &topic {
                 Topic::Wall => {
                     let organization = self.caller.organization.as_deref();
@@ -258,6 +272,7 @@ impl Connection {
                     }
                 }
             }
+            FeedItem::System(event) => self.session.committed(&Topic::System, &of_system(event)),
             FeedItem::Shown(shown) => self.shown(shown),
             FeedItem::Lagged(count) => {
                 metrics::counter!("tandem_feed_lagged_total").increment(*count);

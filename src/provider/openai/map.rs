@@ -28,8 +28,8 @@ pub struct Mapper {
     instructions: String,
     /// For what is charged.
     model: Arc<str>,
-    /// That writes down what the caller says, if anything does.
-    transcription_model: Option<Arc<str>>,
+    /// Writes down what the caller says.
+    transcriber: Arc<str>,
     items: Items,
     caller: CallerWords,
     sequencer: Sequencer,
@@ -51,8 +51,8 @@ impl Mapper {
     }
 
     /// The caller's words are written down by this model.
-    pub fn transcribed_by(mut self, model: Option<Arc<str>>) -> Self {
-        self.transcription_model = model;
+    pub fn transcribed_by(mut self, model: &str) -> Self {
+        self.transcriber = model.into();
         self
     }
 
@@ -129,8 +129,9 @@ impl Mapper {
 
     /// Changes what is given of the session's configuration.
     fn update(&mut self, instructions: Option<String>, language: Option<&str>, tools: Option<&[ToolSpec]>) {
-        let model = self.transcription_model.clone().filter(|_| language.is_some());
-        let audio = model.as_deref().map(|model| {
+        let transcriber = Arc::clone(&self.transcriber);
+        let model = (language.is_some() && !transcriber.is_empty()).then_some(&*transcriber);
+        let audio = model.map(|model| {
             let transcription = Transcription { model, language: language.map(primary_subtag) };
             AudioChange { input: InputChange { transcription } }
         });

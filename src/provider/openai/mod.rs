@@ -114,6 +114,10 @@ impl Provider for OpenAi {
         &self.inner.config.name
     }
 
+    fn kind(&self) -> &'static str {
+        "openai"
+    }
+
     fn open(&self, spec: SessionSpec) -> OpenFuture {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {

@@ -33,7 +33,7 @@ pub struct Opening {
     spec: SessionSpec,
     configuration: String,
     model: Arc<str>,
-    transcription_model: Option<Arc<str>>,
+    transcriber: String,
     configured: bool,
     garbage: u32,
 }
@@ -55,9 +55,8 @@ impl Opening {
     /// Opens a session of this kind; `model` is the one in the address.
     pub fn new(spec: SessionSpec, defaults: &SessionDefaults, model: &str) -> Self {
         let configuration = configuration(&spec, defaults);
-        let transcription_model = defaults.transcription_model.as_deref().map(Into::into);
-        let model = model.into();
-        Self { spec, configuration, model, transcription_model, configured: false, garbage: 0 }
+        let transcriber = defaults.transcription_model.clone().unwrap_or_default();
+        Self { spec, configuration, model: model.into(), transcriber, configured: false, garbage: 0 }
     }
 
     /// Takes one text frame from the service.
@@ -85,7 +84,7 @@ impl Opening {
 
     fn ready(&mut self) -> Mapper {
         let mut mapper = Mapper::new(std::mem::take(&mut self.spec.instructions), Arc::clone(&self.model))
-            .transcribed_by(self.transcription_model.clone());
+            .transcribed_by(&self.transcriber);
         for past in &self.spec.history {
             mapper.replay(past);
         }

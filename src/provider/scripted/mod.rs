@@ -75,6 +75,10 @@ impl Provider for Scripted {
         &self.name
     }
 
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
     fn open(&self, spec: SessionSpec) -> OpenFuture {
         let provider = self.clone();
         Box::pin(async move {

@@ -77,17 +77,19 @@ impl RealtimeSession {
     fn create_item(&mut self, now: Instant, new: NewItem, previous: Option<&str>) -> Result<(), ApiError> {
         let id = new.id.unwrap_or_else(|| self.fresh_id("item"));
         let answered = match &new.kind {
-            ItemKind::FunctionCallOutput { call_id, .. } => Some(call_id.clone()),
+            ItemKind::FunctionCallOutput { call_id, output } => {
+                Some((call_id.clone(), output.chars().take(OUTPUT_KEPT).collect::<String>()))
+            }
             _ => None,
         };
-        if answered.as_ref().is_some_and(|call| self.conversation.has_output(call)) {
+        if answered.as_ref().is_some_and(|(call, _)| self.conversation.has_output(call)) {
             self.note_violation(now, "duplicate_tool_output", "a function call was answered twice");
         }
         let item = Item { id, status: ItemStatus::Completed, kind: new.kind };
         let shown = item.to_json();
         let previous = self.conversation.insert(item, previous)?;
-        if let Some(call_id) = answered {
-            self.tool_answered(now, call_id);
+        if let Some((call_id, output)) = answered {
+            self.tool_answered(now, call_id, output);
         }
         let body = json!({"previous_item_id": previous, "item": shown});
         self.emit("conversation.item.added", body.clone());
@@ -95,15 +97,15 @@ impl RealtimeSession {
         Ok(())
     }
 
-    fn tool_answered(&mut self, now: Instant, call_id: String) {
+    fn tool_answered(&mut self, now: Instant, call_id: String, output: String) {
         match self.open_calls.iter().position(|(id, _)| *id == call_id) {
             Some(position) => {
                 let (_, since) = self.open_calls.swap_remove(position);
                 let after_ms = now.saturating_duration_since(since).as_millis() as u64;
-                self.record(now, Record::ToolAnswered { call_id, after_ms });
+                self.record(now, Record::ToolAnswered { call_id, after_ms, output });
             }
             // A call of replayed history.
-            None => self.record(now, Record::ToolAnswered { call_id, after_ms: 0 }),
+            None => self.record(now, Record::ToolAnswered { call_id, after_ms: 0, output }),
         }
     }
 
@@ -118,3 +120,6 @@ impl RealtimeSession {
         Ok(())
     }
 }
+
+/// Characters of a tool's answer that the report keeps.
+const OUTPUT_KEPT: usize = 2000;

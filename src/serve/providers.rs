@@ -1,0 +1,88 @@
+//! What happens to providers, told to those who want to know: the log and the feed's `system` topic.
+
+use serde_json::json;
+use tracing::{info, warn};
+
+use crate::provider::keys::KeyFault;
+use crate::provider::notice::{Notice, Witness};
+use crate::provider::stored_keys::Unreadable;
+use crate::store::SystemLog;
+
+/// Writes it all down.
+pub(super) struct Reporter(pub(super) SystemLog);
+
+impl Witness for Reporter {
+    fn saw(&self, notice: Notice) {
+        match notice {
+            Notice::BreakerOpened { provider, cause, cool_down } => {
+                warn!(
+                    provider,
+                    cause,
+                    cool_down_s = cool_down.as_secs(),
+                    "a provider is not tried for a while"
+                );
+                let text = format!("provider {provider} is not tried for {} s: {cause}", cool_down.as_secs());
+                self.0.tell(
+                    "breaker.opened",
+                    json!({"provider": provider, "cause": cause, "cool_down_ms": cool_down.as_millis() as u64}),
+                );
+                self.alert("provider_down", &provider, &text);
+            }
+            Notice::BreakerHalfOpen { provider } => {
+                info!(provider, "a call tries whether a provider is back");
+                self.0.tell("breaker.half_open", json!({"provider": provider}));
+            }
+            Notice::BreakerClosed { provider } => {
+                info!(provider, "a provider is used again");
+                self.0.tell("breaker.closed", json!({"provider": provider}));
+            }
+            Notice::KeyRested { provider, organization, key, fault } => {
+                let key = key.to_string();
+                let rest = fault.rest();
+                warn!(
+                    provider,
+                    organization,
+                    key,
+                    reason = fault.name(),
+                    rest_s = rest.as_secs(),
+                    "a key rests"
+                );
+                self.0.tell(
+                    "key.rested",
+                    json!({
+                        "provider": provider, "organization": organization, "key": key,
+                        "reason": fault.name(), "rest_ms": rest.as_millis() as u64,
+                    }),
+                );
+                // A limit passes by itself; the others wait for somebody.
+                let (code, text) = match fault {
+                    KeyFault::Limited { .. } => return,
+                    KeyFault::Rejected => {
+                        ("key_rejected", format!("provider {provider} rejects key {key}: replace it"))
+                    }
+                    KeyFault::NoQuota => (
+                        "key_without_quota",
+                        format!("the account of key {key} has no quota left at {provider}"),
+                    ),
+                };
+                self.alert(code, &provider, &text);
+            }
+        }
+    }
+}
+
+impl Reporter {
+    /// Keys of the database that do not open.
+    pub(super) fn unreadable(&self, keys: &[Unreadable]) {
+        for one in keys {
+            let (provider, key) = (&one.key.provider, &one.key.fingerprint);
+            warn!(provider, key, cause = one.cause, "a kept key does not open");
+            let text = format!("key {key} of provider {provider} does not open: {}", one.cause);
+            self.alert("key_unreadable", provider, &text);
+        }
+    }
+
+    fn alert(&self, code: &str, provider: &str, text: &str) {
+        self.0.tell("system.alert", json!({"code": code, "provider": provider, "text": text}));
+    }
+}
