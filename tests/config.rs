@@ -116,7 +116,6 @@ fn every_key_of_the_contract_is_accepted() {
             ("cluster", "[cluster] is not available in this version"),
             ("audiosocket", "[audiosocket] is not available in this version"),
             ("ari", "[ari] is not available in this version"),
-            ("providers.ultravox.kind", "provider kind \"ultravox\" is not available in this version"),
         ]
     );
     let trunk = &loaded.config.trunk[0];

@@ -54,6 +54,9 @@ const SHELLS: &[&str] = &[
     "provider/openai/socket",
     "provider/openai/mod",
     "provider/scripted/mod",
+    "provider/ultravox/calls",
+    "provider/ultravox/mod",
+    "provider/ultravox/socket",
     "provider/mod",
 ];
 

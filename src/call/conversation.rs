@@ -70,6 +70,8 @@ struct AssistantItem {
     line_id: LineId,
     text: String,
     text_final: bool,
+    /// What of it was heard, where the service has told.
+    heard_text: Option<String>,
     generated_ms: f64,
     started_ms: Option<u64>,
     end: Option<End>,
@@ -111,6 +113,7 @@ impl Conversation {
             Event::TranscriptFinal { who: Speaker::Caller, item, text } => {
                 self.caller_line(now_ms, item, text);
             }
+            Event::Heard { item, text } => self.assistant_item(item).heard_text = Some(text.clone()),
             Event::AudioDone { .. }
             | Event::ToolCall { .. }
             | Event::TurnStarted
@@ -252,6 +255,7 @@ impl Conversation {
                 line_id: LineId::fresh(),
                 text: String::new(),
                 text_final: false,
+                heard_text: None,
                 generated_ms: 0.0,
                 started_ms: None,
                 end: None,
@@ -317,7 +321,10 @@ impl AssistantItem {
         let text = self.text.trim();
         let heard_text = match end.heard {
             Heard::Full => None,
-            Heard::Cut => Some(heard_words(text, f64::from(end.played_ms) / self.generated_ms.max(1.0))),
+            Heard::Cut => Some(match &self.heard_text {
+                Some(told) => told.trim().to_owned(),
+                None => heard_words(text, f64::from(end.played_ms) / self.generated_ms.max(1.0)),
+            }),
         };
         TranscriptLine {
             line_id: self.line_id,

@@ -5,9 +5,9 @@ use std::io::{IsTerminal as _, Read as _};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Context, tools};
 use super::failure::{Exit, Failure};
 use super::output::{items, text};
+use super::{Context, tools};
 use crate::id::ProviderKeyId;
 
 /// See and check the AI providers of a running Tandem, and keep their keys.

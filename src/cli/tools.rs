@@ -7,8 +7,8 @@ use super::Context;
 use super::client::Client;
 use super::failure::{Exit, Failure};
 use super::output::{items, text};
-use crate::tools::mcp::Servers;
 use crate::tools::guard::Guard;
+use crate::tools::mcp::Servers;
 use crate::tools::registry::Registry;
 use crate::tools::webhook::Webhooks;
 
@@ -29,7 +29,11 @@ pub(super) async fn run(context: &Context, client: &Client, args: &ToolsArgs) ->
     if let Some(organization) = &args.organization {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if !organization.chars().all(fits) {
-            return Err(Failure::new(Exit::Usage, "this is no name of an organization", "see `tandem provider tools`"));
+            return Err(Failure::new(
+                Exit::Usage,
+                "this is no name of an organization",
+                "see `tandem provider tools`",
+            ));
         }
         path.push_str(&format!("&organization={organization}"));
     }
@@ -63,7 +67,8 @@ fn print(context: &Context, answer: &Value) -> Result<(), Failure> {
     let rows: Vec<_> = tools
         .iter()
         .map(|tool| {
-            let whose = ["organization", "server"].iter().find_map(|key| tool[*key].as_str()).unwrap_or_default();
+            let whose =
+                ["organization", "server"].iter().find_map(|key| tool[*key].as_str()).unwrap_or_default();
             let description = text(&tool["description"]);
             let first = description.split_inclusive(". ").next().unwrap_or_default().trim_end().to_owned();
             vec![

@@ -164,7 +164,9 @@ fn fill_secrets(
                 openai.api_keys = keys(&openai.api_key_env, strict, variables, tree, &path, findings);
             }
             ProviderSection::Ultravox(ultravox) => {
-                ultravox.api_keys = keys(&ultravox.api_key_env, false, variables, tree, &path, findings);
+                let local = super::values::split_url(&ultravox.url).is_some_and(|url| url.is_loopback());
+                let strict = in_use && !local;
+                ultravox.api_keys = keys(&ultravox.api_key_env, strict, variables, tree, &path, findings);
             }
             ProviderSection::Scripted(_) => {}
         }

@@ -38,6 +38,7 @@ mod trunk;
 pub mod finding;
 pub mod flow;
 pub mod resources;
+mod ultravox;
 pub mod values;
 
 pub use cost::{Cost, OnLimit};
@@ -58,6 +59,7 @@ pub use template::template;
 pub use tools::{Mcp, Tools};
 pub use trace::{SipHep, SipTrace};
 pub use trunk::{CallerHeader, Dtmf, InboundAuth, NumberFormat, Refer, Register, Trunk};
+pub use ultravox::UltravoxVad;
 pub use values::{Network, PortRange, SipListen, SipTransport};
 
 /// Everything `tandem.toml` can say, checked.

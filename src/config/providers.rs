@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::ultravox::UltravoxVad;
 use super::values::{VariableName, duration};
 
 /// Name of the provider that is there without any configuration.
@@ -163,7 +164,7 @@ pub struct Scripted {
     pub script: Option<PathBuf>,
 }
 
-/// Ultravox.
+/// Ultravox Realtime, over its WebSocket medium.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ultravox {
@@ -171,9 +172,43 @@ pub struct Ultravox {
     #[schemars(extend("format" = "http-url"), example = &"https://api.ultravox.ai")]
     pub url: String,
     /// Model, for assistants that name none. Absent: the service's default.
+    #[schemars(example = &"ultravox-v0.7")]
     pub model: Option<String>,
-    /// Voice, for assistants that name none. Absent: the service's default.
+    /// Voice, for assistants that name none: its id, or its name where that is unique. Absent: the service's default.
+    #[schemars(example = &"Mark")]
     pub voice: Option<String>,
+    /// 0 (the same words each time) to 1 (the most varied). Absent: the service's default.
+    #[schemars(range(min = 0.0, max = 1.0), example = 0.4)]
+    pub temperature: Option<f64>,
+    /// Rate of the caller's audio towards the service: 8000, 16000, 24000 or 48000 Hz. The bridge has 24000.
+    #[schemars(range(min = 8000, max = 48000))]
+    pub input_sample_rate: u32,
+    /// Rate of the assistant's audio: 8000, 16000, 24000 or 48000 Hz.
+    #[schemars(range(min = 8000, max = 48000))]
+    pub output_sample_rate: u32,
+    /// How far ahead of playback the service may send, in milliseconds: 60 to 60000. Little makes gaps on a
+    /// jittery network; what was not heard is dropped when the caller interrupts, so much does not hurt.
+    #[schemars(range(min = 60, max = 60000))]
+    pub client_buffer_ms: u32,
+    /// Longest call: the service ends it then. 1m to 1d.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1m", "x-maximum" = "1d"))]
+    pub max_duration: Duration,
+    /// How long a call that was made waits for our audio connection before the service ends it. 5s to 5m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "5s", "x-maximum" = "5m"))]
+    pub join_timeout: Duration,
+    /// How long the conversation may stand still for a tool. A result that takes longer is announced, and told
+    /// when it is there. 2500ms to 40s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "2500ms", "x-maximum" = "40s"))]
+    pub tool_timeout: Duration,
+    /// How turns are found, for assistants that do not say.
+    pub vad: UltravoxVad,
+    /// How long making a call, joining it and its start may take together. 1s to 30s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "30s"))]
+    pub connect_timeout: Duration,
     /// Environment variables that hold API keys, used in turn; with `_FILE` added to a name, the path of a
     /// file that does.
     #[schemars(with = "Vec<VariableName>", example = ["ULTRAVOX_API_KEY"])]
@@ -191,6 +226,15 @@ impl Default for Ultravox {
             url: "https://api.ultravox.ai".into(),
             model: None,
             voice: None,
+            temperature: None,
+            input_sample_rate: 24_000,
+            output_sample_rate: 24_000,
+            client_buffer_ms: 30_000,
+            max_duration: Duration::from_secs(3600),
+            join_timeout: Duration::from_secs(15),
+            tool_timeout: Duration::from_secs(6),
+            vad: UltravoxVad::default(),
+            connect_timeout: Duration::from_secs(5),
             api_key_env: vec!["ULTRAVOX_API_KEY".into()],
             breaker: Breaker::default(),
             api_keys: Vec::new(),

@@ -241,13 +241,14 @@ impl Rules<'_> {
                 self.error(&key, problem.message, problem.fix);
             }
             match self.config.providers.get(&name) {
-                Some(ProviderSection::Ultravox(_)) => {
-                    let fix = "use a provider of kind \"openai\" or \"scripted\"";
-                    self.warning(
-                        &format!("{key}.kind"),
-                        format!("provider kind \"ultravox\" {NOT_AVAILABLE}"),
-                        fix,
-                    );
+                Some(ProviderSection::Ultravox(ultravox)) => {
+                    let (input, output) = (ultravox.input_sample_rate, ultravox.output_sample_rate);
+                    for (rate, of) in [(input, "input_sample_rate"), (output, "output_sample_rate")] {
+                        if ![8_000, 16_000, 24_000, 48_000].contains(&rate) {
+                            let fix = "write 8000, 16000, 24000 or 48000";
+                            self.error(&format!("{key}.{of}"), format!("{rate} Hz cannot be made"), fix);
+                        }
+                    }
                 }
                 Some(ProviderSection::Scripted(scripted)) => {
                     let Some(path) = &scripted.script else { continue };
@@ -290,13 +291,6 @@ impl Rules<'_> {
             } else if chain[..index].contains(name) {
                 self.warning(&key, format!("\"{name}\" is listed twice"), "remove one");
             }
-        }
-        let ultravox =
-            |name: &String| matches!(self.config.providers.get(name), Some(ProviderSection::Ultravox(_)));
-        if !chain.is_empty() && chain.iter().all(ultravox) {
-            let message =
-                format!("every provider of the chain is of kind \"ultravox\", which {NOT_AVAILABLE}");
-            self.error("routing.default_chain", message, "add a provider of kind \"openai\" or \"scripted\"");
         }
         if !self.written("routing.default_chain") {
             let unused: Vec<_> =

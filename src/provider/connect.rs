@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::time::UnixMs;
@@ -82,7 +83,7 @@ impl Connector {
             tungstenite::Error::Http(response) => ProviderError::Refused {
                 provider: self.provider.to_string(),
                 status: response.status().as_u16(),
-                retry_after: retry_after(&response, UnixMs::now()),
+                retry_after: retry_after(response.headers(), UnixMs::now()),
             },
             other => self.unreachable(format!("WebSocket handshake: {other}")),
         }
@@ -278,8 +279,8 @@ fn web_trust() -> Result<Arc<ClientConfig>, rustls::Error> {
 }
 
 /// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(response: &Response, now: UnixMs) -> Option<Duration> {
-    let text = response.headers().get("retry-after")?.to_str().ok()?.trim();
+pub(super) fn retry_after(headers: &HeaderMap, now: UnixMs) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -321,9 +322,9 @@ mod tests {
             ("Fri, 20 Nov 2026 07:28:30 GMT", Some(0)),
             ("soon", None),
         ] {
-            let mut response = Response::new(None);
-            response.headers_mut().insert("Retry-After", text.parse().unwrap());
-            assert_eq!(retry_after(&response, now), seconds.map(Duration::from_secs), "{text}");
+            let mut headers = HeaderMap::new();
+            headers.insert("Retry-After", text.parse().unwrap());
+            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod openai;
 pub mod registry;
 pub mod scripted;
 pub mod stored_keys;
+pub mod ultravox;
 
 /// Opens sessions with one realtime AI service.
 pub trait Provider: Send + Sync {
@@ -338,6 +339,14 @@ pub enum Event {
         /// The turn.
         item: ItemId,
         /// All words.
+        text: String,
+    },
+    /// Of a turn that was cut, the words the service believes to have been heard. The rest of its words, if
+    /// any are known, come as its [`Event::TranscriptFinal`] afterwards.
+    Heard {
+        /// The turn.
+        item: ItemId,
+        /// The words.
         text: String,
     },
     /// The model wants a tool run. Always answered by [`Command::ToolResult`].

@@ -9,6 +9,7 @@ use super::lease::Keys;
 use super::notice::Witness;
 use super::openai::{OpenAi, OpenAiConfig};
 use super::scripted::{Scripted, ScriptedConfig};
+use super::ultravox::{Ultravox, UltravoxConfig};
 use super::{Provider, ProviderError};
 
 /// One `[providers.NAME]` section, by kind.
@@ -16,6 +17,8 @@ use super::{Provider, ProviderError};
 pub enum ProviderConfig {
     /// OpenAI Realtime, or a service that speaks it.
     OpenAi(Box<OpenAiConfig>),
+    /// Ultravox.
+    Ultravox(Box<UltravoxConfig>),
     /// The embedded default.
     Scripted(ScriptedConfig),
 }
@@ -40,6 +43,9 @@ impl Providers {
             let provider: Result<Arc<dyn Provider>, _> = match config {
                 ProviderConfig::OpenAi(config) => {
                     OpenAi::new(*config).map(|provider| Arc::new(provider) as _)
+                }
+                ProviderConfig::Ultravox(config) => {
+                    Ultravox::new(*config).map(|provider| Arc::new(provider) as _)
                 }
                 ProviderConfig::Scripted(config) => Ok(Arc::new(Scripted::new(&config))),
             };

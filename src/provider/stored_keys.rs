@@ -299,7 +299,7 @@ mod tests {
     async fn store() -> Store {
         let store = Store::open("sqlite::memory:").await.unwrap();
         store.migrate().await.unwrap();
-        let acme = Organization { name: "acme".into(), recording: RecordingSetting::Off };
+        let acme = Organization { name: "acme".into(), recording: RecordingSetting::Off, daily_budget: None };
         store.put_organization(&acme).await.unwrap();
         store
     }

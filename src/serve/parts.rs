@@ -15,6 +15,7 @@ use crate::provider::breaker::Policy;
 use crate::provider::openai::{OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
+use crate::provider::ultravox::{CallSettings, UltravoxConfig, Vad};
 use crate::routing::flow::read_sound;
 use crate::routing::media::{MediaSettings, codecs};
 use crate::routing::plan::Planner;
@@ -28,17 +29,16 @@ use crate::tools::registry::Registry;
 
 /// What makes flows runnable: the providers and the prompts.
 pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planner> {
-    let sections = config.providers.iter().filter_map(|(name, section)| {
+    let sections = config.providers.iter().map(|(name, section)| {
         let provider = match section {
             ProviderSection::Openai(section) => ProviderConfig::OpenAi(Box::new(openai(name, section))),
             ProviderSection::Scripted(section) => {
                 let script = section.script.as_ref().map(|path| path.display().to_string());
                 ProviderConfig::Scripted(ScriptedConfig { name: name.clone(), script })
             }
-            // The check of the configuration has said that this kind is not available.
-            ProviderSection::Ultravox(_) => return None,
+            ProviderSection::Ultravox(section) => ProviderConfig::Ultravox(Box::new(ultravox(name, section))),
         };
-        Some((provider, section.breaker().map(policy).unwrap_or_default()))
+        (provider, section.breaker().map(policy).unwrap_or_default())
     });
     let providers = Providers::build(sections).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -103,6 +103,34 @@ fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
             max_output_tokens: Some(section.max_output_tokens).filter(|most| *most > 0),
         },
         ..OpenAiConfig::default()
+    }
+}
+
+fn ultravox(name: &str, section: &config::Ultravox) -> UltravoxConfig {
+    let vad = &section.vad;
+    UltravoxConfig {
+        name: name.to_owned(),
+        url: section.url.clone(),
+        api_keys: section.api_keys.clone(),
+        connect_timeout: section.connect_timeout,
+        call: CallSettings {
+            model: section.model.clone(),
+            voice: section.voice.clone(),
+            temperature: section.temperature,
+            input_sample_rate: section.input_sample_rate,
+            output_sample_rate: section.output_sample_rate,
+            client_buffer_ms: section.client_buffer_ms,
+            join_timeout: section.join_timeout,
+            max_duration: section.max_duration,
+            tool_timeout: section.tool_timeout,
+            vad: Vad {
+                turn_endpoint_delay: Some(vad.turn_endpoint_delay),
+                minimum_turn: Some(vad.minimum_turn),
+                minimum_interruption: Some(vad.minimum_interruption),
+                activation_threshold: Some(vad.activation_threshold),
+            },
+        },
+        ..UltravoxConfig::default()
     }
 }
 

@@ -130,6 +130,7 @@ impl Call {
             | Event::SpeechStopped { .. }
             | Event::TranscriptPartial { .. }
             | Event::TranscriptFinal { .. }
+            | Event::Heard { .. }
             | Event::Closed { .. } => {}
         }
     }

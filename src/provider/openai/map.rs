@@ -262,7 +262,7 @@ impl Mapper {
     fn caller_done(&mut self, done: &CallerText<'_>) {
         self.caller.forget(&done.item_id);
         if let Some(usage) = &done.usage {
-            let model = self.transcription_model.clone().unwrap_or_default();
+            let model = Arc::clone(&self.transcriber);
             let (tokens, audio_ms) = (usage.tokens(), usage.audio_ms());
             self.events.push_back(Event::Used(Usage::Transcription { model, tokens, audio_ms }));
         }

@@ -36,11 +36,13 @@ impl Calls {
         let wrong = |cause| ProviderError::Misconfigured { provider: provider.to_owned(), cause };
         let root = url.trim_end_matches('/').trim_end_matches("/api");
         let base = format!("{root}/api");
-        let parsed = reqwest::Url::parse(&base).map_err(|error| wrong(format!("the address `{url}`: {error}")))?;
+        let parsed =
+            reqwest::Url::parse(&base).map_err(|error| wrong(format!("the address `{url}`: {error}")))?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(wrong(format!("the address `{url}` must start with https:// or http://")));
         }
-        let http = web::client(extra_roots, limit).map_err(|error| wrong(format!("TLS cannot be set up: {error}")))?;
+        let http = web::client(extra_roots, limit)
+            .map_err(|error| wrong(format!("TLS cannot be set up: {error}")))?;
         Ok(Self { provider: provider.to_owned(), base, http })
     }
 
@@ -53,7 +55,11 @@ impl Calls {
     ///
     /// # Errors
     /// Unreachable, refused with its HTTP status, or an answer that is no call.
-    pub async fn create(&self, key: Option<&SecretString>, body: String) -> Result<CallObject, ProviderError> {
+    pub async fn create(
+        &self,
+        key: Option<&SecretString>,
+        body: String,
+    ) -> Result<CallObject, ProviderError> {
         // What is said first is ours to decide.
         let request = self.http.post(format!("{}/calls?enableGreetingPrompt=false", self.base));
         let request = with_key(request, key).header("content-type", "application/json").body(body);

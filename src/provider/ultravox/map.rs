@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use crate::audio::SampleRate;
 use crate::audio::resample::Resampler;
-use crate::provider::{
-    CloseReason, Command, Event, SessionSpec, Speaker, ToolSpec, TurnStatus, Usage,
-};
+use crate::provider::{CloseReason, Command, Event, SessionSpec, Speaker, ToolSpec, TurnStatus, Usage};
 
 use super::request::{CallSettings, Stage, aside, seconds};
 use super::speech::{Turns, Utterances, merge};
@@ -30,7 +28,6 @@ pub struct Mapper {
     tool_limit_ms: u64,
     state: AgentState,
     in_turn: bool,
-    turn_was_cut: bool,
     utterances: Utterances,
     turns: Turns,
     open_tools: OpenTools,
@@ -80,7 +77,6 @@ impl Mapper {
             tool_limit_ms: limit_ms.saturating_sub(TOOL_MARGIN_MS).max(limit_ms / 2),
             state: AgentState::Idle,
             in_turn: false,
-            turn_was_cut: false,
             utterances: Utterances::default(),
             turns: Turns::default(),
             open_tools: OpenTools::default(),
@@ -309,11 +305,7 @@ impl Mapper {
             }
             AgentState::Listening | AgentState::Idle => {
                 self.audio_ends(false);
-                if std::mem::take(&mut self.in_turn) {
-                    let cut = std::mem::take(&mut self.turn_was_cut);
-                    let status = if cut { TurnStatus::Cancelled } else { TurnStatus::Completed };
-                    self.events.push_back(Event::TurnDone { status });
-                }
+                self.turn_ends(TurnStatus::Completed);
             }
             AgentState::Other => {
                 self.unknown += 1;
@@ -330,6 +322,12 @@ impl Mapper {
         self.fresh = false;
         if !std::mem::replace(&mut self.in_turn, true) {
             self.events.push_back(Event::TurnStarted);
+        }
+    }
+
+    fn turn_ends(&mut self, status: TurnStatus) {
+        if std::mem::take(&mut self.in_turn) {
+            self.events.push_back(Event::TurnDone { status });
         }
     }
 
@@ -365,18 +363,20 @@ impl Mapper {
 
     fn cleared(&mut self) {
         self.audio_ends(true);
-        self.turn_was_cut = self.in_turn;
-        let ours = std::mem::take(&mut self.we_interrupted);
-        if ours && !self.turns.is_open() {
-            let item = Some(self.turns.name());
-            return self.events.push_back(Event::SpeechStarted { at_ms: self.now_ms, item });
-        }
-        if !self.turns.is_open() {
-            self.turns.started(self.now_ms);
-        }
-        if let Some((at_ms, item)) = self.turns.start_to_tell(true) {
+        let ours = std::mem::take(&mut self.we_interrupted) && !self.turns.is_open();
+        let began = if ours {
+            // No words of the caller's will belong to this.
+            Some((self.now_ms, self.turns.name()))
+        } else {
+            if !self.turns.is_open() {
+                self.turns.started(self.now_ms);
+            }
+            self.turns.start_to_tell(true)
+        };
+        if let Some((at_ms, item)) = began {
             self.events.push_back(Event::SpeechStarted { at_ms, item: Some(item) });
         }
+        self.turn_ends(TurnStatus::Cancelled);
     }
 
     fn agent_words(&mut self, words: Transcript) {
@@ -439,7 +439,8 @@ impl Mapper {
 
     fn tool_call(&mut self, call: Invocation) {
         if self.open_tools.asked(&call.invocation_id, &call.tool_name, self.now_ms) {
-            let arguments = if call.parameters.is_null() { "{}".to_owned() } else { call.parameters.to_string() };
+            let arguments =
+                if call.parameters.is_null() { "{}".to_owned() } else { call.parameters.to_string() };
             let (id, name) = (call.invocation_id, call.tool_name);
             self.events.push_back(Event::ToolCall { id, name, arguments });
         } else {
@@ -452,11 +453,14 @@ impl Mapper {
             Answer::InTime(name) => self.answer_in_time(id, &name, output, ok, respond),
             Answer::Late(name) => {
                 let what = if ok { "result" } else { "error" };
-                let text = aside(&format!("the {what} of the tool {name}, which was still running: {output}"));
+                let text =
+                    aside(&format!("the {what} of the tool {name}, which was still running: {output}"));
                 let urgency = if respond { Urgency::Soon } else { Urgency::Later };
                 self.send(&ClientMessage::UserTextMessage { text: &text, urgency });
             }
-            Answer::Unknown => self.warn("unknown_tool_call", "no such call is open; its answer was not sent"),
+            Answer::Unknown => {
+                self.warn("unknown_tool_call", "no such call is open; its answer was not sent")
+            }
         }
     }
 
@@ -554,8 +558,7 @@ const SAMPLES_PER_MS: u64 = 24;
 /// An answer takes its time to the service, too.
 const TOOL_MARGIN_MS: u64 = 1_000;
 /// What the model is told of a tool that takes longer than the service waits.
-const STILL_RUNNING: &str =
-    r#"{"status":"running","note":"This takes a moment. The result will follow; do not call the tool again."}"#;
+const STILL_RUNNING: &str = r#"{"status":"running","note":"This takes a moment. The result will follow; do not call the tool again."}"#;
 /// How often the running time is told: a tenth of a minute, rounded up.
 const USAGE_MS: u64 = 6_000;
 /// How often the service is asked whether it is there.

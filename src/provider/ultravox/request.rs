@@ -373,3 +373,7 @@ fn clip(text: &str) -> String {
 
 const USER: &str = "MESSAGE_ROLE_USER";
 const VAD_FRAME_MS: u64 = 32;
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

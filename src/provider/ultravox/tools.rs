@@ -206,7 +206,8 @@ mod tests {
     fn names_the_service_would_refuse_are_left_out() {
         let tools = ["a", "a", "b.c", "", &"x".repeat(65), "D-9_z"].map(|name| tool(name, json!({})));
         let shown = serde_json::to_value(selected(&tools, "5s")).unwrap();
-        let names: Vec<_> = shown.as_array().unwrap().iter().map(|t| &t["temporaryTool"]["modelToolName"]).collect();
+        let names: Vec<_> =
+            shown.as_array().unwrap().iter().map(|t| &t["temporaryTool"]["modelToolName"]).collect();
         assert_eq!(names, ["a", "D-9_z"]);
         assert!(shown[0]["temporaryTool"].get("dynamicParameters").is_none());
     }
