@@ -118,8 +118,14 @@ pub enum CallEventKind {
         provider: String,
         /// From dialling to a configured session.
         connect_ms: u64,
+        /// It goes on with a conversation that another session has begun.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resumed: bool,
+        /// Of one that goes on: how long the caller had no session; 0 when it was renewed in time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gap_ms: Option<u64>,
     },
-    /// The AI is gone.
+    /// The AI is gone, or was not to be had.
     #[serde(rename = "provider.lost")]
     ProviderLost {
         /// Provider name.

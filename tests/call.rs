@@ -17,6 +17,8 @@ mod cost;
 mod dial;
 #[path = "call/encryption.rs"]
 mod encryption;
+#[path = "call/failover.rs"]
+mod failover;
 #[path = "call/faults.rs"]
 mod faults;
 #[path = "call/network.rs"]

@@ -921,7 +921,12 @@ impl Told {
     fn whole(&self) -> Vec<CallEvent> {
         let kinds = [
             CallEventKind::Answered { codec: "PCMU/8000".to_owned() },
-            CallEventKind::ProviderConnected { provider: "scripted".to_owned(), connect_ms: 3 },
+            CallEventKind::ProviderConnected {
+                provider: "scripted".to_owned(),
+                connect_ms: 3,
+                resumed: false,
+                gap_ms: None,
+            },
             CallEventKind::Transcript(self.line(4)),
             CallEventKind::Transcript(self.cut_line(5)),
             CallEventKind::Phase { phase: Phase::InCall, floor: Floor::Assistant },

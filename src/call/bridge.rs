@@ -9,6 +9,7 @@
 //! the business of [`transfer`](super::transfer).
 
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::ledger::Ending;
 use super::replace::Newcomer;
 use super::transfer::{Far, Mover, Outcome, Place};
 use super::{Call, Over, Prompts, SAMPLES_AT_ONCE, Wake};
+use crate::audio::tone::Cadence;
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::id::LegId;
 use crate::rtp::ItemKey;
@@ -120,6 +122,8 @@ struct Bridge {
     near_cause: Option<u16>,
     near_music: Music,
     far_music: Music,
+    /// What an answered caller hears while somebody is called for them, in place of the ringing of their own side.
+    ringing: Music,
     pcm: Vec<i16>,
 }
 
@@ -146,6 +150,7 @@ impl Bridge {
             near_cause: None,
             near_music: Music::default(),
             far_music: Music::default(),
+            ringing: Music::default(),
             pcm: Vec::with_capacity(960),
         }
     }
@@ -344,6 +349,7 @@ impl Bridge {
     fn slot(&mut self, call: &mut Call) {
         let music = call.reach.hold_music.as_deref();
         self.near_music.go_on(&mut call.leg, music);
+        self.ringing.go_on(&mut call.leg, Some(&RINGBACK));
         if let Some(far) = &mut self.far {
             self.far_music.go_on(&mut far.leg, music);
         }
@@ -466,6 +472,7 @@ impl Bridge {
             }
             DialNews::Failed(failure) => {
                 self.dialling = None;
+                self.ringing.play(&mut call.leg, false, None);
                 return Some(End::Unanswered(failure));
             }
         }
@@ -474,8 +481,16 @@ impl Bridge {
 
     fn dial_signal(&mut self, call: &mut Call, signal: LegSignal) {
         match signal {
-            LegSignal::EarlyMedia => self.early = call.leg.codec().is_some(),
+            LegSignal::EarlyMedia => {
+                self.early = call.leg.codec().is_some();
+                if self.early {
+                    self.ringing.play(&mut call.leg, false, None);
+                }
+            }
             LegSignal::Ringing { status } => {
+                // Whoever has been answered hears no ringing but ours.
+                let wanted = call.answered && !self.early && !self.near_held;
+                self.ringing.play(&mut call.leg, wanted, Some(&RINGBACK));
                 if let Some(leg) = self.dialling.as_mut().and_then(Dialling::leg) {
                     call.listed.own(leg.id());
                 }
@@ -521,6 +536,7 @@ impl Bridge {
         far.leg.watch_slots(false);
         call.listed.own(far.leg.id());
         call.leg.clear();
+        self.ringing.playing = None;
         self.early = false;
         call.answer_now();
         bridged(call, far.leg.id(), false);
@@ -591,6 +607,8 @@ fn bridged(call: &mut Call, far: LegId, relay: bool) {
     call.phase(Phase::InCall, Floor::None);
 }
 
+/// One round of ringing.
+static RINGBACK: LazyLock<Vec<i16>> = LazyLock::new(|| Cadence::ringback().render());
 /// As [`LegSignal::MediaChanged`] says it.
 const HELD: &str = "held_by_peer";
 /// Music that waits to be heard, at least.

@@ -7,6 +7,8 @@
 //! known; a caller's line when the provider has transcribed it. [`Conversation::finish`] brings out what
 //! is still open when the call or the session ends, so that nothing that was heard is lost.
 
+use std::collections::VecDeque;
+
 use crate::event::{Heard, TranscriptLine};
 use crate::id::LineId;
 use crate::provider::{Command, Event, HistoryItem, ItemId, Speaker};
@@ -45,15 +47,54 @@ pub struct Playback {
     pub played_ms: u32,
 }
 
-/// Both sides of one session, line by line.
+/// Both sides, line by line.
 #[derive(Debug, Default)]
 pub struct Conversation {
-    /// Call time at which the session's caller audio began; its clock starts at 0 there.
-    origin_ms: u64,
+    clock: Clock,
     caller: Vec<CallerTurn>,
+    /// Lines of caller turns that a new session hears again.
+    again: VecDeque<LineId>,
     assistant: Vec<AssistantItem>,
-    history: Vec<HistoryItem>,
+    history: Vec<Past>,
     actions: Vec<Action>,
+}
+
+/// The time of a session: of the audio it was given.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Call time by session time, both of the beginning of a stretch, in order.
+    places: Vec<(u64, u64)>,
+    /// Session time at which it heard live audio.
+    live_from_ms: u64,
+}
+
+impl Clock {
+    fn call_ms(&self, session_ms: u64) -> u64 {
+        let place = self.places.iter().rev().find(|(from, _)| *from <= session_ms);
+        place.map_or(session_ms, |(from, call)| call + session_ms - from)
+    }
+}
+
+/// A piece of what was said.
+#[derive(Debug)]
+struct Past {
+    item: HistoryItem,
+    /// Of something said.
+    line: Option<LineId>,
+    /// A tool that runs.
+    pending: bool,
+}
+
+/// What a new session is told, and as of when.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// What was said, and what is still being heard.
+    pub history: Vec<HistoryItem>,
+    length: usize,
+    /// Lines that are in it though they are still being heard.
+    ahead: Vec<LineId>,
+    /// Tools that ran.
+    pending: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -73,6 +114,10 @@ struct AssistantItem {
     /// What of it was heard, where the service has told.
     heard_text: Option<String>,
     generated_ms: f64,
+    /// No more audio comes.
+    audio_done: bool,
+    /// The session was lost before that: this much audio all its words would have been.
+    whole_ms: Option<f64>,
     started_ms: Option<u64>,
     end: Option<End>,
     told: bool,
@@ -88,7 +133,8 @@ struct End {
 impl Conversation {
     /// A conversation whose session hears the caller from `origin_ms` of call time on.
     pub fn new(origin_ms: u64) -> Self {
-        Self { origin_ms, ..Self::default() }
+        let clock = Clock { places: vec![(0, origin_ms)], live_from_ms: 0 };
+        Self { clock, ..Self::default() }
     }
 
     /// Takes one provider event, `now_ms` into the call.
@@ -114,9 +160,9 @@ impl Conversation {
                 self.caller_line(now_ms, item, text);
             }
             Event::Heard { item, text } => self.assistant_item(item).heard_text = Some(text.clone()),
-            Event::AudioDone { .. }
-            | Event::ToolCall { .. }
-            | Event::TurnStarted
+            Event::AudioDone { item } => self.assistant_item(item).audio_done = true,
+            Event::ToolCall { id, name, arguments } => self.tool_called(id, name, arguments),
+            Event::TurnStarted
             | Event::TurnDone { .. }
             | Event::Used(_)
             | Event::Warning { .. }
@@ -167,7 +213,7 @@ impl Conversation {
         self.tell_finished();
     }
 
-    /// The session or the call is over: every line that was heard in part is brought out as it stands.
+    /// The call is over: every line that was heard in part is brought out as it stands.
     pub fn finish(&mut self, now_ms: u64, playing: &[Playback]) {
         for playback in playing {
             let played_ms = playback.played_ms;
@@ -179,21 +225,120 @@ impl Conversation {
         self.tell_finished();
     }
 
+    /// The session is gone: no more words or audio will come. What came is still heard to its end. Answers the items
+    /// that must be ended in playback.
+    pub fn lost(&mut self) -> Vec<ItemId> {
+        let mut cut_short = Vec::new();
+        for known in &mut self.assistant {
+            known.text_final = true;
+            if known.generated_ms == 0.0 {
+                // Words without a sound.
+                known.told = true;
+            } else if !std::mem::replace(&mut known.audio_done, true) && known.end.is_none() {
+                let estimate = known.text.trim().chars().count() as f64 * MS_PER_CHAR;
+                known.whole_ms = Some(estimate).filter(|whole| *whole > known.generated_ms * SHORT);
+                cut_short.push(known.item.clone());
+            }
+        }
+        self.tell_finished();
+        cut_short
+    }
+
+    /// What a session that is opened now must know. What is still being heard counts as heard.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot { length: self.history.len(), ..Snapshot::default() };
+        snapshot.history = self.history.iter().map(|past| past.item.clone()).collect();
+        for past in self.history.iter().filter(|past| past.pending) {
+            if let HistoryItem::Tool { id, .. } = &past.item {
+                snapshot.pending.push(id.clone());
+            }
+        }
+        for known in self.assistant.iter().filter(|known| !known.told && known.generated_ms > 0.0) {
+            let text = known.heard_in_the_end();
+            if !text.is_empty() {
+                snapshot.history.push(HistoryItem::said(Speaker::Assistant, text));
+                snapshot.ahead.push(known.line_id);
+            }
+        }
+        snapshot
+    }
+
+    /// What has been said and done since that snapshot.
+    pub fn since(&self, snapshot: &Snapshot) -> Vec<HistoryItem> {
+        let (before, after) = self.history.split_at(snapshot.length.min(self.history.len()));
+        let done = before.iter().filter(|past| match &past.item {
+            HistoryItem::Tool { id, .. } => !past.pending && snapshot.pending.contains(id),
+            HistoryItem::Said { .. } | HistoryItem::Note(_) => false,
+        });
+        let said = after.iter().filter(|past| past.line.is_none_or(|line| !snapshot.ahead.contains(&line)));
+        done.chain(said).map(|past| past.item.clone()).collect()
+    }
+
+    /// Another session has taken over at `now_ms`. It heard `replayed_ms` of the caller's audio first, whose
+    /// stretches lie at `places` (its time, call time); then what is heard from now on.
+    pub fn resume(&mut self, now_ms: u64, places: &[(u64, u64)], replayed_ms: u64) {
+        let mut places = places.to_vec();
+        places.push((replayed_ms, now_ms));
+        self.clock = Clock { places, live_from_ms: replayed_ms };
+        let open = std::mem::take(&mut self.caller);
+        self.again = open.into_iter().filter(|_| replayed_ms > 0).map(|turn| turn.line_id).collect();
+    }
+
+    /// Whether that moment of the session's time lies in what it heard first.
+    pub fn was_replayed(&self, session_ms: u64) -> bool {
+        session_ms < self.clock.live_from_ms
+    }
+
+    /// Something a later session must know, and the present one was told.
+    pub fn note(&mut self, item: HistoryItem) {
+        self.history.push(Past { item, line: None, pending: false });
+    }
+
+    /// A tool has answered.
+    pub fn tool_answered(&mut self, id: &str, answer: &str) {
+        for past in self.history.iter_mut().rev().filter(|past| past.pending) {
+            if let HistoryItem::Tool { id: called, output, .. } = &mut past.item
+                && called == id
+            {
+                answer.clone_into(output);
+                past.pending = false;
+                return;
+            }
+        }
+    }
+
+    /// The name of a tool that was called.
+    pub fn tool_name(&self, id: &str) -> Option<&str> {
+        self.history.iter().rev().find_map(|past| match &past.item {
+            HistoryItem::Tool { id: called, name, .. } if called == id => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The words of an item that are or will be heard, and whether those are all there are.
+    pub fn heard_of(&self, item: &ItemId) -> Option<String> {
+        let known = self.assistant.iter().find(|known| known.item == *item)?;
+        Some(known.heard_in_the_end()).filter(|text| !text.is_empty())
+    }
+
     /// What to do, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// The turns so far, with the words that were heard: what a new session must know.
-    pub fn history(&self) -> &[HistoryItem] {
-        &self.history
+    fn tool_called(&mut self, id: &str, name: &str, arguments: &str) {
+        let (id, name, arguments) = (id.to_owned(), name.to_owned(), arguments.to_owned());
+        let item = HistoryItem::Tool { id, name, arguments, output: PENDING.to_owned() };
+        self.history.push(Past { item, line: None, pending: true });
     }
 
     fn caller_starts(&mut self, at_ms: u64, item: Option<&ItemId>) {
-        let start_ms = self.origin_ms + at_ms;
+        let start_ms = self.clock.call_ms(at_ms);
+        // What is shown of it already is the same line.
+        let again = self.again.pop_front().filter(|_| self.was_replayed(at_ms));
         self.caller.push(CallerTurn {
             item: item.cloned(),
-            line_id: LineId::fresh(),
+            line_id: again.unwrap_or_else(LineId::fresh),
             start_ms,
             end_ms: None,
         });
@@ -203,7 +348,7 @@ impl Conversation {
     }
 
     fn caller_stops(&mut self, at_ms: u64, item: Option<&ItemId>) {
-        let end_ms = self.origin_ms + at_ms;
+        let end_ms = self.clock.call_ms(at_ms);
         let turn = self.caller.iter_mut().rev().find(|turn| item.is_none() || turn.item.as_ref() == item);
         if let Some(turn) = turn {
             turn.end_ms = Some(end_ms);
@@ -257,6 +402,8 @@ impl Conversation {
                 text_final: false,
                 heard_text: None,
                 generated_ms: 0.0,
+                audio_done: false,
+                whole_ms: None,
                 started_ms: None,
                 end: None,
                 told: false,
@@ -310,20 +457,31 @@ impl Conversation {
     fn tell(&mut self, who: Speaker, line: TranscriptLine) {
         let text = line.heard_text.clone().unwrap_or_else(|| line.text.clone());
         if !text.is_empty() {
-            self.history.push(HistoryItem::Said { who, text });
+            let item = HistoryItem::Said { who, text };
+            self.history.push(Past { item, line: Some(line.line_id), pending: false });
         }
         self.actions.push(Action::Line(line));
     }
 }
 
 impl AssistantItem {
+    /// What the caller will have heard once all that came has been played.
+    fn heard_in_the_end(&self) -> String {
+        match self.whole_ms {
+            Some(whole) => heard_words(self.text.trim(), self.generated_ms / whole),
+            None => self.text.trim().to_owned(),
+        }
+    }
+
     fn line(&self, end: End) -> TranscriptLine {
         let text = self.text.trim();
-        let heard_text = match end.heard {
+        let heard = if self.whole_ms.is_some() { Heard::Cut } else { end.heard };
+        let whole_ms = self.whole_ms.unwrap_or(self.generated_ms).max(1.0);
+        let heard_text = match heard {
             Heard::Full => None,
             Heard::Cut => Some(match &self.heard_text {
                 Some(told) => told.trim().to_owned(),
-                None => heard_words(text, f64::from(end.played_ms) / self.generated_ms.max(1.0)),
+                None => heard_words(text, f64::from(end.played_ms) / whole_ms),
             }),
         };
         TranscriptLine {
@@ -332,7 +490,7 @@ impl AssistantItem {
             text: text.to_owned(),
             start_ms: self.started_ms.unwrap_or(end.at_ms.saturating_sub(u64::from(end.played_ms))),
             end_ms: end.at_ms,
-            heard: end.heard,
+            heard,
             heard_text,
         }
     }
@@ -353,6 +511,12 @@ fn heard_words(text: &str, share: f64) -> String {
 }
 
 const SAMPLES_PER_MS: f64 = 24.0;
+/// Fast speech: what words without all of their audio would at least have taken.
+const MS_PER_CHAR: f64 = 50.0;
+/// Words whose audio would have been this much longer were not all spoken.
+const SHORT: f64 = 1.15;
+/// The answer of a tool that still runs when another session takes over.
+const PENDING: &str = r#"{"status":"still running; its result follows"}"#;
 /// Finished items kept so that late words and deltas still find theirs.
 const KEPT_ITEMS: usize = 64;
 /// Caller turns that may wait for their transcription.
@@ -452,6 +616,87 @@ mod tests {
         talk.item_started(10, &"a".into());
         talk.finish(510, &[playback("a", 500)]);
         assert_eq!(lines(&mut talk), [("assistant", "I will", Some("I"))]);
+    }
+
+    #[test]
+    fn what_came_of_a_lost_session_is_heard_to_its_end_and_told_once() {
+        let mut talk = Conversation::new(0);
+        talk.provider(0, &audio("a", 1000));
+        let text = "One two three four five six seven eight nine ten".to_owned();
+        talk.provider(
+            0,
+            &Event::TranscriptPartial { who: Speaker::Assistant, item: "a".into(), text: text.clone() },
+        );
+        talk.take_actions();
+        talk.item_started(10, &"a".into());
+        assert_eq!(talk.lost(), ["a".into()]);
+        let snapshot = talk.snapshot();
+        let heard = "One two three four";
+        assert_eq!(snapshot.history, [HistoryItem::said(Speaker::Assistant, heard)]);
+        talk.item_finished(1010, &"a".into(), 1000);
+        assert_eq!(lines(&mut talk), [("assistant", text.leak() as &str, Some(heard))]);
+        assert_eq!(talk.since(&snapshot), [], "what was still being heard is in the snapshot");
+        assert_eq!(talk.snapshot().history, [HistoryItem::said(Speaker::Assistant, heard)]);
+    }
+
+    #[test]
+    fn a_line_whose_audio_was_complete_is_heard_in_full_after_a_loss() {
+        let mut talk = Conversation::new(0);
+        talk.provider(0, &audio("a", 300));
+        talk.provider(0, &words("a", "Good morning to you all."));
+        talk.provider(0, &Event::AudioDone { item: "a".into() });
+        assert_eq!(talk.lost(), []);
+        talk.item_finished(400, &"a".into(), 300);
+        assert_eq!(lines(&mut talk), [("assistant", "Good morning to you all.", None)]);
+    }
+
+    #[test]
+    fn a_turn_that_another_session_hears_again_stays_the_same_line_at_its_own_time() {
+        let mut talk = Conversation::new(0);
+        talk.provider(3000, &Event::SpeechStarted { at_ms: 2800, item: Some("u".into()) });
+        talk.provider(
+            3500,
+            &Event::TranscriptPartial { who: Speaker::Caller, item: "u".into(), text: "I would".into() },
+        );
+        let shown = match talk.take_actions().pop() {
+            Some(Action::Partial { line_id, .. }) => line_id,
+            other => panic!("no partial but {other:?}"),
+        };
+        talk.lost();
+        talk.resume(6000, &[(0, 2500)], 2000);
+        assert!(talk.was_replayed(300) && !talk.was_replayed(2000));
+        talk.provider(6100, &Event::SpeechStarted { at_ms: 300, item: Some("2:u".into()) });
+        talk.provider(6100, &Event::SpeechStopped { at_ms: 1300, item: Some("2:u".into()) });
+        let text = "I would like a table.".to_owned();
+        talk.provider(6200, &Event::TranscriptFinal { who: Speaker::Caller, item: "2:u".into(), text });
+        let line = match talk.take_actions().pop() {
+            Some(Action::Line(line)) => line,
+            other => panic!("no line but {other:?}"),
+        };
+        assert_eq!((line.line_id, line.start_ms, line.end_ms), (shown, 2800, 3800));
+        talk.provider(8000, &Event::SpeechStarted { at_ms: 3000, item: Some("2:v".into()) });
+        let text = "Tonight.".to_owned();
+        talk.provider(8500, &Event::TranscriptFinal { who: Speaker::Caller, item: "2:v".into(), text });
+        let line = match talk.take_actions().pop() {
+            Some(Action::Line(line)) => line,
+            other => panic!("no line but {other:?}"),
+        };
+        assert_eq!(line.start_ms, 7000, "live audio began at 6000, a second ago");
+    }
+
+    #[test]
+    fn a_tool_that_answers_after_a_loss_is_news_to_the_next_session() {
+        let mut talk = Conversation::new(0);
+        let call = Event::ToolCall { id: "t".into(), name: "lookup".into(), arguments: "{}".into() };
+        talk.provider(0, &call);
+        let snapshot = talk.snapshot();
+        assert!(matches!(&snapshot.history[..], [HistoryItem::Tool { output, .. }] if output == PENDING));
+        assert_eq!((talk.since(&snapshot), talk.tool_name("t")), (vec![], Some("lookup")));
+        talk.tool_answered("t", "42");
+        talk.note(HistoryItem::Note("Later.".into()));
+        let since = talk.since(&snapshot);
+        assert!(matches!(&since[0], HistoryItem::Tool { output, .. } if output == "42"));
+        assert_eq!(since[1..], [HistoryItem::Note("Later.".into())]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
-use super::output::{Style, ago, clock, text, transcript_line};
+use super::output::{Output, Style, ago, clock, items, text, transcript_line};
 use super::{Context, dial, tail, trace};
 use crate::id::CallId;
 use crate::time::UnixMs;
@@ -303,7 +303,27 @@ fn transcript(context: &Context, page: Value) -> Result<(), Failure> {
             "use a Tandem of about this version",
         )
     })?;
-    lines.iter().try_for_each(|line| context.output.line(&transcript_line(&context.output, line)))
+    let output = &context.output;
+    let start = |line: &Value| line["start_ms"].as_u64().unwrap_or_default();
+    let mut told: Vec<(u64, String)> =
+        lines.iter().map(|line| (start(line), transcript_line(output, line))).collect();
+    let changes = items(&page["changes"]);
+    told.extend(changes.iter().map(|change| provider_change(output, change)));
+    if !changes.is_empty() {
+        told.sort_by_key(|(at, _)| *at);
+    }
+    told.iter().try_for_each(|(_, line)| output.line(line))
+}
+
+/// Where a provider was lost, or another one went on.
+fn provider_change(output: &Output, change: &Value) -> (u64, String) {
+    let at = change["at_ms"].as_u64().unwrap_or_default();
+    let provider = text(&change["provider"]);
+    let words = match change["reason"].as_str() {
+        Some(_) => format!("{provider} lost: {}", text(&change["reason"])),
+        None => format!("{provider} goes on"),
+    };
+    (at, format!("{:>7}  {}", clock(at), output.paint(Style::Faint, &format!("-- {words}"))))
 }
 
 #[cfg(test)]

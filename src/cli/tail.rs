@@ -206,7 +206,10 @@ impl Tail<'_> {
                     data["ms"]
                 )
             }
-            "provider.connected" => paint(Style::Faint, &format!("{} joined", text(&data["provider"]))),
+            "provider.connected" => {
+                let how = if data["resumed"] == true { "goes on" } else { "joined" };
+                paint(Style::Faint, &format!("{} {how}", text(&data["provider"])))
+            }
             "provider.lost" => {
                 format!(
                     "{} {}: {}",

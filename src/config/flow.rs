@@ -33,7 +33,8 @@ pub enum Step {
         #[schemars(example = &"sounds/welcome.wav")]
         file: PathBuf,
     },
-    /// Lets an assistant talk to the caller until one of them ends it.
+    /// Lets an assistant talk to the caller until one of them ends it. The steps that follow run when no provider of its
+    /// chain can be had, or go on with the conversation: somebody else takes the call.
     Assistant {
         /// Name of an assistant of the number's organization.
         #[schemars(example = &"reception")]

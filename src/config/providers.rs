@@ -88,6 +88,11 @@ pub struct OpenAi {
     pub connect_timeout: Duration,
     /// When it is no longer tried.
     pub breaker: Breaker,
+    /// How long the service lets a session last. A call that goes on longer is given a new session a little before, at
+    /// a quiet moment. 0s: for ever. At most 1d.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-maximum" = "1d"))]
+    pub session_limit: Duration,
     /// The keys, from `api_key_env`.
     #[serde(skip)]
     pub api_keys: Vec<SecretString>,
@@ -106,6 +111,7 @@ impl Default for OpenAi {
             max_output_tokens: 0,
             connect_timeout: Duration::from_secs(5),
             breaker: Breaker::default(),
+            session_limit: Duration::from_secs(3600),
             api_keys: Vec::new(),
         }
     }

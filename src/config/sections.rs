@@ -153,10 +153,37 @@ pub struct Routing {
     /// Providers in order of preference, for assistants without a `chain` of their own.
     #[schemars(length(min = 1), example = ["openai", "scripted"])]
     pub default_chain: Vec<String>,
+    /// When a provider of a chain has not opened a session after this long, the next one is tried beside it; the first
+    /// that is ready is taken. 100ms to 30s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "100ms", "x-maximum" = "30s"))]
+    pub hedge_after: Duration,
+    /// A provider that says nothing for this long while an answer is due has stalled: another session takes over.
+    /// 1s to 1m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "1m"))]
+    pub stall_after: Duration,
+    /// When a provider is lost and the caller has waited in silence for this long, the filler is played. 200ms to 10s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "200ms", "x-maximum" = "10s"))]
+    pub filler_after: Duration,
+    /// What is said to a caller who waits while a provider is lost. Empty: nothing.
+    #[schemars(example = &"One moment, please.")]
+    pub filler: String,
+    /// WAV file that is played in place of `filler`.
+    #[schemars(example = &"sounds/moment.wav")]
+    pub filler_file: Option<PathBuf>,
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        Self { default_chain: vec![super::providers::BUILT_IN.into()] }
+        Self {
+            default_chain: vec![super::providers::BUILT_IN.into()],
+            hedge_after: Duration::from_secs(1),
+            stall_after: Duration::from_secs(4),
+            filler_after: Duration::from_millis(700),
+            filler: "One moment, please.".into(),
+            filler_file: None,
+        }
     }
 }

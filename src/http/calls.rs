@@ -14,7 +14,6 @@ use super::Api;
 use super::auth::Caller;
 use super::problem::{FieldError, Problem, store_problem};
 use crate::call::handle::{CallCommand, CommandError, Taken};
-use crate::event::TranscriptLine;
 use crate::id::CallId;
 use crate::store::{CallFilter, CallRecord, StoreError};
 use crate::time::UnixMs;
@@ -74,41 +73,6 @@ pub async fn show(
     shown["tags"] = tags.into();
     shown["notes"] = notes.into();
     Ok(Json(shown))
-}
-
-/// Query of the transcript: `json` (default), `text` or `vtt`.
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-pub struct TranscriptQuery {
-    format: Option<String>,
-}
-
-/// `GET /api/v1/calls/{id}/transcript`.
-///
-/// # Errors
-/// As [`show`]; 422 for an unknown format.
-pub async fn transcript(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<TranscriptQuery>,
-) -> Result<Response, Problem> {
-    let call = visible(&api, &caller, &id).await?;
-    let lines = api.store.transcript(call.id).await.map_err(store_problem)?;
-    let text = |kind: &'static str, body: String| ([(header::CONTENT_TYPE, kind)], body).into_response();
-    match query.format.as_deref().unwrap_or("json") {
-        "json" => Ok(Json(json!({"call_id": call.id, "data": lines})).into_response()),
-        "text" => Ok(text("text/plain; charset=utf-8", as_text(&lines))),
-        "vtt" => Ok(text("text/vtt; charset=utf-8", as_vtt(&lines))),
-        _ => Err(Problem::unprocessable(
-            "`format` is json, text or vtt",
-            vec![FieldError {
-                pointer: "format".to_owned(),
-                code: "enum",
-                message: "json, text or vtt".to_owned(),
-            }],
-        )),
-    }
 }
 
 /// Query of the events of a call.
@@ -341,32 +305,6 @@ fn read_query(query: &ListQuery, caller: &Caller) -> Result<(CallFilter, u32), P
         live,
     };
     Ok((filter, limit))
-}
-
-fn as_text(lines: &[TranscriptLine]) -> String {
-    lines.iter().map(|l| format!("{} {}: {}\n", clock(l.start_ms, '.'), l.who, heard(l))).collect()
-}
-
-fn as_vtt(lines: &[TranscriptLine]) -> String {
-    let cue = |line: &TranscriptLine| {
-        let (start, end) = (clock(line.start_ms, '.'), clock(line.end_ms, '.'));
-        let text = heard(line).replace('&', "&amp;").replace('<', "&lt;");
-        format!("{start} --> {end}\n<v {}>{text}\n\n", line.who)
-    };
-    format!("WEBVTT\n\n{}", lines.iter().map(cue).collect::<String>())
-}
-
-/// What was heard; a line that was cut ends with a dash.
-fn heard(line: &TranscriptLine) -> String {
-    match &line.heard_text {
-        Some(heard) => format!("{heard} —"),
-        None => line.text.clone(),
-    }
-}
-
-fn clock(ms: u64, point: char) -> String {
-    let (s, m, h) = (ms / 1000 % 60, ms / 60_000 % 60, ms / 3_600_000);
-    format!("{h:02}:{m:02}:{s:02}{point}{:03}", ms % 1000)
 }
 
 const LIST_DEFAULT: u32 = 50;

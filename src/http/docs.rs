@@ -138,7 +138,7 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         method: "get",
         path: "/api/v1/calls/{id}/transcript",
-        summary: "What was said, and what of it was heard.",
+        summary: "What was said, what of it was heard, and where another provider went on.",
         query: &[("format", "json, text or vtt")],
         body: None,
         statuses: &[(200, "The lines"), (401, "No token"), (404, "No such call")],

@@ -39,6 +39,7 @@ pub mod resources;
 pub mod system;
 pub mod tools;
 pub mod trace;
+pub mod transcript;
 pub mod trunks;
 
 use auth::{Caller, Tickets};
@@ -245,7 +246,7 @@ fn router(api: &Arc<Api>) -> Router {
     let v1 = Router::new()
         .route("/calls", get(calls::list).post(dial::start))
         .route("/calls/{id}", get(calls::show))
-        .route("/calls/{id}/transcript", get(calls::transcript))
+        .route("/calls/{id}/transcript", get(transcript::transcript))
         .route("/calls/{id}/events", get(calls::events))
         .route("/calls/{id}/cost", get(costs::of_call))
         .route("/calls/{id}/end", post(calls::end))

@@ -97,6 +97,22 @@ pub trait Session {
 
     /// Counters so far.
     fn stats(&self) -> SessionStats;
+
+    /// Takes what the caller said before the session took over, 24 kHz mono, all at once and before any other audio.
+    /// `false`: this service hears nothing but what is spoken now.
+    fn send_backlog(&mut self, _pcm: &[i16]) -> bool {
+        false
+    }
+
+    /// Whether a long silence while an answer is due means that the service has stalled.
+    fn can_stall(&self) -> bool {
+        true
+    }
+
+    /// How long the service lets a session last, from its opening.
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What a session is opened with.

@@ -3,6 +3,7 @@
 //! Runs on the ordinary runtime, before the call is placed, so that nothing on a media worker waits for a
 //! disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use std::time::Duration;
 use super::directory::{Route, Snapshot};
 use super::flow::{Planned, read_sound};
 use crate::call::Prompts;
-use crate::call::assistant::AssistantPlan;
+use crate::call::assistant::{AssistantPlan, Recovery};
 use crate::call::bridge::DialStep;
 use crate::call::dial::{DialRequest, DialSource, DialTarget};
 use crate::config::flow::Step;
-use crate::provider::SessionSpec;
 use crate::provider::registry::Providers;
+use crate::provider::{Provider, SessionSpec};
 use crate::sip::identity::IncomingIdentity;
 use crate::sip::ua::IncomingInvite;
 use crate::store::Assistant;
@@ -87,6 +88,8 @@ pub struct Planner {
     pub providers: Arc<Providers>,
     /// For assistants without a chain of their own.
     pub default_chain: Arc<[String]>,
+    /// What each provider is.
+    pub kinds: BTreeMap<String, &'static str>,
     /// Ours, made once.
     pub prompts: Prompts,
     /// What assistants can do.
@@ -95,6 +98,8 @@ pub struct Planner {
     pub records: bool,
     /// Callers who wait can be given music.
     pub hold_music: bool,
+    /// What is done when a provider fails.
+    pub recovery: Recovery,
 }
 
 impl Planner {
@@ -112,9 +117,10 @@ impl Planner {
     pub async fn plan(&self, directory: &Snapshot, route: &Route, situation: &Situation) -> Vec<Planned> {
         let mut steps = Vec::with_capacity(route.flow.len());
         for (index, step) in route.flow.iter().enumerate() {
+            let last = index + 1 == route.flow.len();
             let planned = match step {
+                Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant, last),
                 Step::Dial { to, timeout } => {
-                    let last = index + 1 == route.flow.len();
                     situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
                 other => self.step(directory, route, situation, other).await,
@@ -133,7 +139,7 @@ impl Planner {
                 Err(impossible) => impossible,
             },
             Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
-            Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant),
+            Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant, true),
             Step::Dial { .. } => {
                 Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
             }
@@ -144,7 +150,14 @@ impl Planner {
         }
     }
 
-    fn assistant(&self, directory: &Snapshot, route: &Route, situation: &Situation, name: &str) -> Planned {
+    fn assistant(
+        &self,
+        directory: &Snapshot,
+        route: &Route,
+        situation: &Situation,
+        name: &str,
+        last: bool,
+    ) -> Planned {
         let stored = directory.assistant(route.organization.as_deref(), name);
         if stored.is_none() && !name.is_empty() {
             return Planned::Impossible {
@@ -155,6 +168,10 @@ impl Planner {
         let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
         let chain = chain.unwrap_or(&self.default_chain);
         let chain: Vec<_> = chain.iter().filter_map(|name| self.providers.get(name)).collect();
+        // A voice and a model are one service's own.
+        let kind = |provider: &Arc<dyn Provider>| self.kinds.get(provider.name()).copied();
+        let first = chain.first().and_then(kind);
+        let foreign = chain.iter().map(|provider| kind(provider) != first).collect();
         if chain.is_empty() {
             let reason = "no provider of the assistant's chain is configured".to_owned();
             return Planned::Impossible { status: 503, reason };
@@ -162,6 +179,9 @@ impl Planner {
         let toolbox = self.toolbox(stored, route, situation);
         Planned::Assistant(Box::new(AssistantPlan {
             chain,
+            foreign,
+            last,
+            recovery: self.recovery.clone(),
             spec: spec(stored, &toolbox),
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::call::Prompts;
+use crate::call::assistant::{Patience, Recovery};
 use crate::call::recording::RecordingWriter;
 use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, UnknownSources};
 use crate::cost::{Costs, PriceBook, Rules};
@@ -43,13 +44,20 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
     let providers = Providers::build(sections).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
+    let routing = &config.routing;
     Ok(Planner {
         providers: Arc::new(providers),
-        default_chain: config.routing.default_chain.clone().into(),
+        kinds: config.providers.iter().map(|(name, section)| (name.clone(), section.kind())).collect(),
+        default_chain: routing.default_chain.clone().into(),
         prompts: Prompts::spoken(),
         tools,
         records: config.recording.enabled,
         hold_music: config.media.hold_music.is_some(),
+        recovery: Recovery {
+            hedge_after: routing.hedge_after,
+            patience: Patience { stall_after: routing.stall_after, filler_after: routing.filler_after },
+            filler: filler(routing)?,
+        },
     })
 }
 
@@ -83,6 +91,18 @@ fn policy(section: &config::Breaker) -> Policy {
     }
 }
 
+/// What a caller hears who waits for another provider.
+fn filler(routing: &config::Routing) -> anyhow::Result<Option<Arc<[i16]>>> {
+    match &routing.filler_file {
+        Some(file) => {
+            let read = read_sound(file);
+            read.map(Some).map_err(|error| anyhow::anyhow!("reading routing.filler_file: {error}"))
+        }
+        None if routing.filler.trim().is_empty() => Ok(None),
+        None => Ok(Some(crate::audio::voice::speak(&routing.filler).into())),
+    }
+}
+
 fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
     let wanted = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     OpenAiConfig {
@@ -92,6 +112,7 @@ fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
         api_keys: section.api_keys.clone(),
         connect_timeout: section.connect_timeout,
         uplink_interval_ms: section.uplink_interval_ms,
+        session_limit: Some(section.session_limit).filter(|limit| !limit.is_zero()),
         session: SessionDefaults {
             voice: wanted(&section.voice),
             transcription_model: wanted(&section.transcription_model),

@@ -6,11 +6,14 @@
 //! [`Conversation`](super::conversation::Conversation) into the record.
 //!
 //! `opening` finds a session, `talk` is the conversation, `tools` what the assistant does besides speaking,
-//! `recovery` what happens when the session is lost, `usage` what it costs.
+//! `recovery` what happens when the session is lost, `usage` what it costs. What recovery decides stands in pure
+//! cores: `race` (whom to try next), `watch` (what the caller is owed and for how long), `backlog` (what must be
+//! heard again), `renewal` (when a session's time is up). `line` is the session of the moment.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::conversation::{Playback, Snapshot};
 use super::{Call, Over, Prompts};
 use crate::config::Money;
 use crate::event::{CallEventKind, Floor, Phase};
@@ -18,20 +21,29 @@ use crate::provider::{CloseReason, Command, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::tools::toolbox::Toolbox;
 
-use super::conversation::Playback;
+use opening::Ready;
 use talk::Talk;
 
+pub mod backlog;
+mod line;
 mod opening;
+pub mod race;
 mod recovery;
+pub mod renewal;
 mod talk;
 mod tools;
 mod usage;
+pub mod watch;
+
+pub use watch::Patience;
 
 /// Who talks with the caller, and how.
 #[derive(Clone)]
 pub struct AssistantPlan {
     /// Its providers, in order of preference; at least one.
     pub chain: Vec<Arc<dyn Provider>>,
+    /// Of each of them: whether it is of another kind than the first, whose voice and model `spec` names.
+    pub foreign: Vec<bool>,
     /// What its sessions are opened with.
     pub spec: SessionSpec,
     /// The first words; `None`: the assistant finds its own.
@@ -44,22 +56,47 @@ pub struct AssistantPlan {
     pub max_cost: Option<Money>,
     /// What the caller hears when the assistant is lost.
     pub prompts: Prompts,
+    /// What is done when a provider fails.
+    pub recovery: Recovery,
+    /// Nothing follows: a call that no provider can serve ends.
+    pub last: bool,
+}
+
+/// What is done when a provider fails.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    /// When the next provider is tried beside one that is slow to open a session.
+    pub hedge_after: Duration,
+    /// How long is too long.
+    pub patience: Patience,
+    /// What a caller hears who would wait in silence.
+    pub filler: Option<Arc<[i16]>>,
 }
 
 impl AssistantPlan {
-    /// The name of the first provider.
-    fn provider(&self) -> &str {
-        self.chain.first().map_or("none", |provider| provider.name())
+    /// The name of the provider at that place of the chain.
+    fn provider(&self, place: usize) -> &str {
+        self.chain.get(place).map_or("none", |provider| provider.name())
+    }
+
+    /// What the provider at that place is opened with to go on with a conversation.
+    fn spec_of(&self, place: usize, spec: &SessionSpec, so_far: &Snapshot) -> SessionSpec {
+        let mut spec = SessionSpec { history: so_far.history.clone(), ..spec.clone() };
+        if self.foreign.get(place).copied().unwrap_or(false) {
+            (spec.voice, spec.model) = (None, None);
+        }
+        spec
     }
 }
 
-/// Why a conversation ended while the call goes on. There is no such reason yet but a flow that continues
-/// after its assistant step once the assistant has hung up is cut short by [`Over`].
+/// That a conversation ended while the call goes on means that no provider could go on with it: what follows in the
+/// flow takes its place.
 type Talked = Result<(), Over>;
 
 impl Call {
     /// Connects the caller with the assistant and lets them talk until one of them hangs up. The phone
-    /// rings while the session is being opened, so that the caller never hears silence.
+    /// rings while the session is being opened, so that the caller never hears silence. Answers without [`Over`]
+    /// only when no provider can serve the call and something follows.
     ///
     /// # Errors
     /// [`Over`] when the call has ended, which is how a conversation ends.
@@ -70,18 +107,16 @@ impl Call {
         if !self.is_answered() {
             self.phase(Phase::Connecting, Floor::None);
         }
-        let dialled = Instant::now();
-        let session = match self.open(plan).await? {
-            Ok(session) => session,
-            Err(error) => return self.without_assistant(plan, &error).await,
+        let Some(Ready { place, session, connect_ms, .. }) = self.open(plan).await? else {
+            return self.without_assistant(plan).await;
         };
-        let connect_ms = dialled.elapsed().as_millis() as u64;
-        metrics::histogram!("tandem_provider_connect_seconds").record(dialled.elapsed());
-        let provider = plan.provider().to_owned();
-        self.ledger.record(CallEventKind::ProviderConnected { provider, connect_ms });
+        let provider = plan.provider(place).to_owned();
+        let connected =
+            CallEventKind::ProviderConnected { provider, connect_ms, resumed: false, gap_ms: None };
+        self.ledger.record(connected);
         self.answer().await?;
         self.phase(Phase::InCall, Floor::Assistant);
-        let mut talk = Talk::new(session, self.now_ms(), plan);
+        let mut talk = Talk::new(session, place, self.now_ms(), plan);
         // Whoever answers a phone speaks first.
         talk.send(match &plan.greeting {
             Some(greeting) => Command::Say(greeting.clone()),
@@ -90,14 +125,19 @@ impl Call {
         let ended = self.talk(&mut talk, plan).await;
         self.close_tools();
         self.bring_out(&mut talk);
-        talk.send(Command::Close);
+        talk.line.take_down();
         ended
     }
 }
 
 fn unfinished(cleared: Vec<PlayedItem>) -> Vec<Playback> {
-    let unfinished = cleared.into_iter().filter(|played| !played.complete);
+    let unfinished = cleared.into_iter().filter(|played| !played.complete && !is_filler(&played.item));
     unfinished.map(|p| Playback { item: item_id(p.item), played_ms: millis(p.played_ms) }).collect()
+}
+
+/// Whether it is no words of the assistant's.
+fn is_filler(key: &ItemKey) -> bool {
+    key.0.starts_with(FILLER)
 }
 
 fn item_id(key: ItemKey) -> ItemId {
@@ -119,3 +159,6 @@ fn words(reason: &CloseReason) -> &'static str {
         CloseReason::Protocol(_) => "the service broke its protocol",
     }
 }
+
+/// What the names of fillers begin with.
+const FILLER: &str = "filler-";

@@ -5,26 +5,45 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::backlog::Backlog;
+use super::line::Line;
+use super::opening::{Opening, Openings, Ready};
+use super::recovery::late_result;
+use super::renewal::Renewal;
 use super::tools::{FAREWELL, Leaving};
-use super::{AssistantPlan, Talked, item_id, millis, unfinished};
+use super::watch::{Failed, Owed, Watch};
+use super::{AssistantPlan, Talked, is_filler, item_id, millis, unfinished};
 use crate::call::conversation::{Action, Conversation};
 use crate::call::handle::CallCommand;
 use crate::call::levels::Levels;
 use crate::call::{Call, Wake};
 use crate::event::{CallEventKind, Ephemeral};
 use crate::id::LineId;
-use crate::provider::{Command, Event, Session, Speaker, TurnStatus};
+use crate::provider::{Command, Event, HistoryItem, Session, SessionFault, SessionSpec, Speaker, TurnStatus};
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::sip::leg::LegSignal;
 
 pub(super) struct Talk {
-    pub(super) session: Box<dyn Session>,
+    /// Asked by [`Talk::send`] alone.
+    pub(super) line: Line,
     pub(super) conversation: Conversation,
+    /// What a session is opened with, as it was changed since.
+    pub(super) spec: SessionSpec,
+    pub(super) watch: Watch,
+    pub(super) backlog: Backlog,
+    pub(super) renewal: Renewal,
+    /// Another session is being looked for.
+    pub(super) openings: Option<Openings>,
+    /// It was found, and takes over at a good moment.
+    pub(super) ready: Option<Ready>,
+    pub(super) lost_at: Option<Instant>,
+    pub(super) up_since: Instant,
+    /// Sessions in a row that ended at once.
+    pub(super) short_lived: u32,
     /// The line that was cut last, until the slot that follows has left.
     pub(super) cut: Option<Cut>,
     /// The assistant wants to hang up once it has been heard.
     pub(super) leaving: Option<Leaving>,
-    pub(super) responding: bool,
     pub(super) digits: String,
     pub(super) digits_until: Option<Instant>,
     pub(super) ends_at: Option<Instant>,
@@ -41,12 +60,23 @@ pub(super) struct Cut {
 impl Call {
     pub(super) async fn talk(&mut self, talk: &mut Talk, plan: &AssistantPlan) -> Talked {
         loop {
+            if self.look_after(talk, plan).is_err() {
+                return self.nobody_left(talk, plan).await;
+            }
             let tools = self.desk.as_ref().and_then(|desk| desk.deadline());
             let deadline = [talk.deadline(), tools].into_iter().flatten().min();
-            let wake = self.next(Some(talk.session.as_mut()), deadline).await?;
+            let Talk { line, openings, .. } = &mut *talk;
+            let wake = tokio::select! {
+                biased;
+                opening = opened(openings.as_mut()) => {
+                    self.opened(talk, plan, opening);
+                    continue;
+                }
+                wake = self.next(Some(line), deadline) => wake?,
+            };
             match wake {
                 Wake::Leg(signal) => self.leg_signal(talk, signal),
-                Wake::Provider(Event::Closed { reason }) => return self.lost(talk, plan, &reason).await,
+                Wake::Provider(Event::Closed { reason }) => self.closed(talk, plan, &reason),
                 Wake::Provider(event) => self.provider_event(talk, plan, event),
                 Wake::Command(CallCommand::Say { text, taken }) => {
                     taken.yes();
@@ -62,13 +92,23 @@ impl Call {
         }
     }
 
+    fn opened(&mut self, talk: &mut Talk, plan: &AssistantPlan, opening: Opening) {
+        let Some(mut openings) = talk.openings.take() else { return };
+        match self.settled(&mut openings, plan, opening) {
+            Some(ready) => talk.ready = Some(ready),
+            None => talk.openings = Some(openings),
+        }
+    }
+
     pub(super) fn leg_signal(&mut self, talk: &mut Talk, signal: LegSignal) {
         match signal {
             LegSignal::Audio { since } => {
-                let (session, levels) = (&mut talk.session, &mut talk.levels);
+                let Talk { line, levels, backlog, .. } = talk;
                 let mut sent_at = None;
+                let now_ms = self.now_ms();
                 self.hear(|pcm| {
-                    session.send_audio(pcm);
+                    line.send_audio(pcm);
+                    backlog.hear(now_ms, pcm);
                     sent_at = Some(Instant::now());
                     levels.heard(pcm);
                 });
@@ -80,6 +120,7 @@ impl Call {
                     }
                 }
             }
+            LegSignal::ItemStarted(item) | LegSignal::ItemFinished { item, .. } if is_filler(&item) => {}
             LegSignal::ItemStarted(item) => talk.conversation.item_started(self.now_ms(), &item_id(item)),
             LegSignal::ItemFinished { item, played_ms } => {
                 talk.conversation.item_finished(self.now_ms(), &item_id(item), millis(played_ms));
@@ -104,7 +145,10 @@ impl Call {
     }
 
     pub(super) fn provider_event(&mut self, talk: &mut Talk, plan: &AssistantPlan, event: Event) {
-        talk.conversation.provider(self.now_ms(), &event);
+        let now_ms = self.now_ms();
+        let failed = talk.watch.event(Instant::now(), &event);
+        let speaks = talk.keep(now_ms, &event);
+        talk.conversation.provider(now_ms, &event);
         match event {
             Event::Audio { item, pcm } if talk.conversation.accepts(&item) => {
                 self.assistant_speaks();
@@ -112,26 +156,37 @@ impl Call {
                 talk.levels.playing(Instant::now(), &pcm);
             }
             Event::AudioDone { item } => self.leg.end_item(&ItemKey(item.0)),
-            Event::SpeechStarted { .. } => {
+            Event::SpeechStarted { .. } if speaks => {
                 self.caller_speaks();
                 self.barge_in(talk);
             }
             Event::ToolCall { id, name, arguments } => self.run_tool(talk, plan, id, &name, &arguments),
-            Event::TurnStarted => talk.responding = true,
-            Event::Used(usage) => self.used(talk, plan.provider(), &usage),
-            Event::TurnDone { status } => {
-                talk.responding = false;
-                if let TurnStatus::Failed(reason) = status {
-                    warn!(reason, "the assistant's turn failed");
-                }
+            Event::Used(usage) => self.used(talk, plan.provider(talk.line.place), &usage),
+            Event::TurnDone { status: TurnStatus::Failed(reason) } => {
+                warn!(reason, "the assistant's turn failed");
             }
             Event::Warning { code, message } => debug!(code, message, "the provider warns"),
             Event::Audio { .. }
+            | Event::SpeechStarted { .. }
             | Event::SpeechStopped { .. }
             | Event::TranscriptPartial { .. }
             | Event::TranscriptFinal { .. }
             | Event::Heard { .. }
+            | Event::TurnStarted
+            | Event::TurnDone { .. }
             | Event::Closed { .. } => {}
+        }
+        match failed {
+            None => {}
+            Some(Failed::Again(owed)) => talk.send(match owed {
+                Owed::Words(words) => Command::Say(words),
+                Owed::About(about) => Command::Respond { instructions: Some(about) },
+                Owed::Answer => Command::Respond { instructions: None },
+            }),
+            Some(Failed::Lost) => self.lose(talk, plan, &SessionFault::Stalled, "its responses fail"),
+            Some(Failed::Quota) => {
+                self.lose(talk, plan, &SessionFault::QuotaExhausted, "the account has no quota left");
+            }
         }
     }
 
@@ -140,6 +195,7 @@ impl Call {
         let heard_at = Instant::now();
         let playing = unfinished(self.leg.clear());
         talk.levels.cleared(heard_at);
+        talk.watch.cleared(heard_at);
         if playing.is_empty() {
             return;
         }
@@ -152,6 +208,7 @@ impl Call {
     /// Another party is on the line: what the one before did not hear is not said, and the assistant is told.
     pub(super) fn somebody_else(&mut self, talk: &mut Talk, cleared: Vec<PlayedItem>) {
         talk.levels.cleared(Instant::now());
+        talk.watch.cleared(Instant::now());
         talk.cut = None;
         talk.conversation.interrupted(self.now_ms(), &unfinished(cleared));
         let news = "(The caller has handed the phone to somebody else, who hears you from now on.)";
@@ -222,30 +279,115 @@ impl Call {
 }
 
 impl Talk {
-    pub(super) fn new(session: Box<dyn Session>, origin_ms: u64, plan: &AssistantPlan) -> Self {
+    pub(super) fn new(session: Box<dyn Session>, place: usize, origin_ms: u64, plan: &AssistantPlan) -> Self {
+        let now = Instant::now();
+        let mut watch = Watch::new(now, plan.recovery.patience);
+        watch.of_session(session.can_stall(), true);
         Self {
-            session,
+            renewal: Renewal::new(now, session.limit()),
+            line: Line::new(session, place),
             conversation: Conversation::new(origin_ms),
+            spec: plan.spec.clone(),
+            watch,
+            backlog: Backlog::default(),
+            openings: None,
+            ready: None,
+            lost_at: None,
+            up_since: now,
+            short_lived: 0,
             cut: None,
             leaving: None,
-            responding: false,
             digits: String::new(),
             digits_until: None,
-            ends_at: plan.max_duration.map(|limit| Instant::now() + limit),
+            ends_at: plan.max_duration.map(|limit| now + limit),
             partials: HashMap::new(),
-            levels: Levels::new(Instant::now()),
+            levels: Levels::new(now),
             dropped_ms: 0,
         }
     }
 
-    /// Asks this of the session.
+    /// Asks this of the session. What is asked while there is none, the next one is asked or told.
     pub(super) fn send(&mut self, command: Command) {
-        self.session.send(command);
+        let known = self.watch.knows_call(&command);
+        self.watch.sent(Instant::now(), &command);
+        match &command {
+            Command::CallerText(text) => {
+                self.conversation.note(HistoryItem::said(Speaker::Caller, text.as_str()));
+            }
+            Command::Note(text) => self.conversation.note(HistoryItem::Note(text.clone())),
+            Command::Update { instructions, language, tools } => {
+                let spec = &mut self.spec;
+                spec.instructions =
+                    instructions.clone().unwrap_or_else(|| std::mem::take(&mut spec.instructions));
+                spec.language = language.clone().or(spec.language.take());
+                spec.tools = tools.clone().unwrap_or_else(|| std::sync::Arc::clone(&spec.tools));
+            }
+            Command::ToolResult { id, output, respond, .. } => {
+                self.conversation.tool_answered(id, output);
+                if !known {
+                    return self.late_result(id, output, *respond);
+                }
+            }
+            Command::Say(_)
+            | Command::Respond { .. }
+            | Command::Truncate { .. }
+            | Command::CancelResponse
+            | Command::Close => {}
+        }
+        self.line.send(command);
+    }
+
+    /// A tool answers that a session before the present one has called.
+    fn late_result(&mut self, id: &str, output: &str, respond: bool) {
+        let name = self.conversation.tool_name(id).unwrap_or("unknown").to_owned();
+        self.line.send(Command::Note(late_result(&name, output)));
+        if respond {
+            self.send(Command::Respond { instructions: None });
+        }
+    }
+
+    /// The call ends once the assistant's last words have been heard.
+    pub(super) fn leave(&mut self, reason: &str, now: Instant) {
+        let reason = reason.to_owned();
+        self.leaving.get_or_insert(Leaving { reason, until: now + FAREWELL });
+    }
+
+    /// No further session is wanted.
+    pub(super) fn give_up_search(&mut self) {
+        self.watch.forgive();
+        (self.openings, self.ready) = (None, None);
+    }
+
+    /// Keeps the caller's audio for as long as it may be needed again. Answers whether the caller has just begun to
+    /// speak, which they have not when a session hears again what they said before.
+    fn keep(&mut self, now_ms: u64, event: &Event) -> bool {
+        match event {
+            Event::SpeechStarted { at_ms, item } => {
+                let replayed = self.conversation.was_replayed(*at_ms);
+                return self.backlog.started(now_ms, item.clone(), replayed);
+            }
+            Event::SpeechStopped { item, .. } => self.backlog.stopped(item.as_ref()),
+            Event::TranscriptFinal { who: Speaker::Caller, item, .. } => self.backlog.known(item),
+            Event::TurnDone { status: TurnStatus::Completed } => self.backlog.answered(now_ms),
+            _ => {}
+        }
+        false
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
-        [self.digits_until, self.ends_at, leaving].into_iter().flatten().min()
+        let openings = self.openings.as_ref().and_then(Openings::deadline);
+        let renewal = self.renewal.deadline(Instant::now()).filter(|_| self.line.is_up());
+        let watch = self.watch.deadline();
+        [self.digits_until, self.ends_at, leaving, openings, renewal, watch].into_iter().flatten().min()
+    }
+}
+
+/// The next opening that ends, if any is under way.
+async fn opened(openings: Option<&mut Openings>) -> Opening {
+    match openings {
+        Some(openings) => openings.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -232,7 +232,7 @@ impl Call {
             if now < *at {
                 continue;
             }
-            if talk.responding {
+            if talk.watch.is_due() {
                 *at = now + SPEAK_AGAIN;
                 continue;
             }
@@ -345,7 +345,7 @@ impl Call {
     /// Hangs up for the assistant once its last words have left, or its time for them is over.
     pub(super) fn leave_if_heard(&mut self, talk: &mut Talk) -> Talked {
         let Some(leaving) = &talk.leaving else { return Ok(()) };
-        let heard = !talk.responding && self.leg.is_idle() && talk.conversation.is_heard_out();
+        let heard = !talk.watch.is_due() && self.leg.is_idle() && talk.conversation.is_heard_out();
         if heard || Instant::now() >= leaving.until {
             let reason = leaving.reason.clone();
             self.hang_up("assistant", &reason);

@@ -231,6 +231,9 @@ impl Mapper {
         if code == "session_expired" {
             return self.close(CloseReason::Expired);
         }
+        if code == "insufficient_quota" {
+            return self.close(CloseReason::QuotaExhausted);
+        }
         let busy = code == "conversation_already_has_active_response";
         match self.sequencer.error(error.event_id.as_deref(), busy) {
             // A race with the service's own turn-taking, dealt with: nobody needs to know.

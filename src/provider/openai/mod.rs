@@ -48,6 +48,8 @@ pub struct OpenAiConfig {
     pub connect_timeout: Duration,
     /// Audio per WebSocket message, 20 to 200 ms. More saves CPU and adds delay.
     pub uplink_interval_ms: u16,
+    /// How long the service lets a session last; `None`: for ever.
+    pub session_limit: Option<Duration>,
     /// What sessions are configured with.
     pub session: SessionDefaults,
     /// Headers sent with the handshake besides ours.
@@ -65,6 +67,7 @@ impl Default for OpenAiConfig {
             api_keys: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             uplink_interval_ms: 20,
+            session_limit: Some(Duration::from_secs(3600)),
             session: SessionDefaults::default(),
             extra_headers: Vec::new(),
             extra_roots: Vec::new(),
@@ -141,7 +144,8 @@ impl Inner {
         let model = spec.model.clone().unwrap_or_else(|| self.config.model.clone());
         let opening = Opening::new(spec, &self.config.session, &model);
         let mapper = self.configure(&mut socket, opening).await?;
-        Ok(Box::new(Opened::new(socket, mapper, self.config.uplink_interval_ms, lease)))
+        let OpenAiConfig { uplink_interval_ms, session_limit, .. } = self.config;
+        Ok(Box::new(Opened::new(socket, mapper, uplink_interval_ms, session_limit, lease)))
     }
 
     async fn configure(&self, socket: &mut WebSocket, mut opening: Opening) -> Result<Mapper, ProviderError> {

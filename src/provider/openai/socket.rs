@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -24,8 +25,15 @@ use super::request::{append_message, push_pcm};
 pub struct Opened(WsSession);
 
 impl Opened {
-    /// A session whose audio is sent in messages of `uplink_interval_ms`, opened with this key.
-    pub fn new(socket: WebSocket, mapper: Mapper, uplink_interval_ms: u16, lease: Lease) -> Self {
+    /// A session whose audio is sent in messages of `uplink_interval_ms`, that the service ends after `limit`, opened
+    /// with this key.
+    pub fn new(
+        socket: WebSocket,
+        mapper: Mapper,
+        uplink_interval_ms: u16,
+        limit: Option<Duration>,
+        lease: Lease,
+    ) -> Self {
         Self(WsSession {
             socket,
             mapper,
@@ -34,6 +42,8 @@ impl Opened {
             pending_pcm: Vec::new(),
             outgoing: VecDeque::new(),
             queued_samples: 0,
+            backlog_samples: 0,
+            limit,
             sent_samples: 0,
             dropped_samples: 0,
             unflushed: false,
@@ -63,6 +73,9 @@ struct WsSession {
     pending_pcm: Vec<u8>,
     outgoing: VecDeque<Outgoing>,
     queued_samples: u64,
+    /// Of them, at most: what was said before this session.
+    backlog_samples: u64,
+    limit: Option<Duration>,
     sent_samples: u64,
     dropped_samples: u64,
     unflushed: bool,
@@ -88,10 +101,7 @@ impl Session for WsSession {
         if self.pending_pcm.len() < self.uplink_bytes {
             return;
         }
-        let samples = (self.pending_pcm.len() / BYTES_PER_SAMPLE) as u64;
-        self.outgoing.push_back(Outgoing::Audio { message: append_message(&self.pending_pcm), samples });
-        self.pending_pcm.clear();
-        self.queued_samples += samples;
+        self.queue_pending();
         self.write_between_polls();
         self.give_up_old_audio();
     }
@@ -119,6 +129,24 @@ impl Session for WsSession {
         }
     }
 
+    fn send_backlog(&mut self, pcm: &[i16]) -> bool {
+        // It comes after the conversation so far.
+        while let Some(message) = self.mapper.poll_message() {
+            self.outgoing.push_back(Outgoing::Control(message));
+        }
+        for part in pcm.chunks(BACKLOG_SAMPLES) {
+            push_pcm(&mut self.pending_pcm, part);
+            self.queue_pending();
+        }
+        self.backlog_samples = pcm.len() as u64;
+        self.write_between_polls();
+        true
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
     fn stats(&self) -> SessionStats {
         SessionStats {
             audio_sent_ms: self.sent_samples / SAMPLES_PER_MS,
@@ -130,6 +158,13 @@ impl Session for WsSession {
 }
 
 impl WsSession {
+    fn queue_pending(&mut self) {
+        let samples = (self.pending_pcm.len() / BYTES_PER_SAMPLE) as u64;
+        self.outgoing.push_back(Outgoing::Audio { message: append_message(&self.pending_pcm), samples });
+        self.pending_pcm.clear();
+        self.queued_samples += samples;
+    }
+
     fn write_between_polls(&mut self) {
         // Before the first poll there is nobody to wake; that poll will write.
         let Some(waker) = self.waker.take() else { return };
@@ -189,7 +224,8 @@ impl WsSession {
     }
 
     fn give_up_old_audio(&mut self) {
-        while self.queued_samples > MAX_QUEUED_SAMPLES {
+        self.backlog_samples = self.backlog_samples.min(self.queued_samples);
+        while self.queued_samples > MAX_QUEUED_SAMPLES + self.backlog_samples {
             let oldest = self.outgoing.iter().position(|queued| matches!(queued, Outgoing::Audio { .. }));
             let Some(Outgoing::Audio { samples, .. }) = oldest.and_then(|index| self.outgoing.remove(index))
             else {
@@ -260,5 +296,7 @@ fn loss(error: &tungstenite::Error) -> CloseReason {
 const BYTES_PER_SAMPLE: usize = 2;
 /// Two seconds. Older words would be answered too late to make sense.
 const MAX_QUEUED_SAMPLES: u64 = 2 * 24_000;
+/// 200 ms in a message of what was said before.
+const BACKLOG_SAMPLES: usize = 4800;
 /// WebSocket close code 1001.
 const GOING_AWAY: u16 = 1001;

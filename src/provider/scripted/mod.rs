@@ -235,6 +235,16 @@ impl Session for ScriptedSession {
         let (audio_sent_ms, audio_received_ms) = self.core.audio_ms();
         SessionStats { audio_sent_ms, audio_received_ms, ..SessionStats::default() }
     }
+
+    fn send_backlog(&mut self, pcm: &[i16]) -> bool {
+        self.send_audio(pcm);
+        true
+    }
+
+    /// A script pauses where it says so, and may have nothing to say about a tool.
+    fn can_stall(&self) -> bool {
+        false
+    }
 }
 
 impl ScriptedSession {
