@@ -37,6 +37,8 @@ mod silence;
 mod strangers;
 #[path = "call/support.rs"]
 mod support;
+#[path = "call/switches.rs"]
+mod switches;
 #[path = "call/tools.rs"]
 mod tools;
 #[path = "call/transfer.rs"]

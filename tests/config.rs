@@ -460,6 +460,8 @@ mod resources {
             providers: vec!["openai".into(), "ultravox".into(), "scripted".into()],
             tools: vec!["end_call".into(), "send_dtmf".into()],
             trunks: vec!["twilio".into()],
+            kinds: ["openai", "ultravox", "scripted"].map(|kind| (kind.into(), kind.into())).into(),
+            default_chain: vec!["scripted".into()],
         }
     }
 
@@ -467,6 +469,33 @@ mod resources {
     fn check(text: &str, expected: &[&str]) {
         let (_, findings) = resources::parse("r.toml", text, Some(&known()));
         assert_eq!(super::printed(&findings), expected);
+    }
+
+    #[test]
+    fn an_assistants_manners_are_judged() {
+        let assistant =
+            |rest: &str| format!("[[assistant]]\norganization = \"stored\"\nname = \"a\"\n{rest}\n");
+        let openai = "chain = [\"openai\"]\n";
+        let all = "first_speaker = { who = \"caller\", delay = \"1500ms\" }\nclosing = \"Bye.\"\n\
+                   silence = { after = 8, prompts = [\"Hello?\"], then = \"continue\" }\nspeed = 1.2\n\
+                   barge_in = { mode = \"off\" }\nnoise_reduction = \"off\"\nmax_output_tokens = 9\n\
+                   turn_detection = { kind = \"semantic_vad\", create_response = false }\nmax_cost = \"0.5\"\n";
+        check(&assistant(&format!("{openai}{all}")), &[]);
+        for (rest, says) in [
+            ("silence = { after = 0 }", "silence is 1 to 600 seconds long"),
+            ("silence = { prompts = [] }", "after"),
+            ("greeting_file = \"x.wav\"", "nobody knows what is said in this file"),
+            ("barge_in = { mode = \"local\", min_ms = 5 }", "5 is out of range"),
+            ("speed = 3.0", "3 is out of range"),
+            ("max_cost = \"1,50\"", "no amount of money"),
+            ("chain = [\"ultravox\"]\nnoise_reduction = \"off\"", "\"ultravox\" does not do this"),
+            ("speed = 1.0", "the provider \"scripted\" does not do this"),
+            ("chain = [\"openai\", \"ultravox\"]\nbarge_in = { mode = \"off\" }", "\"ultravox\""),
+        ] {
+            let (_, findings) = resources::parse("r.toml", &assistant(rest), Some(&known()));
+            let printed = super::printed(&findings);
+            assert!(printed.len() == 1 && printed[0].contains(says), "{rest}: {printed:?}");
+        }
     }
 
     #[test]
@@ -561,7 +590,7 @@ role = "boss"
                 "r.toml:2:3: error: organisation: unknown key\n  fix: did you mean `organization`?",
                 "r.toml:5:16: error: assistant[0].organization: there is no organization \"acme\"\n  fix: known: stored",
                 "r.toml:7:10: error: assistant[0].chain[0]: there is no provider \"opena\"\n  fix: did you mean \"openai\"?",
-                "r.toml:8:10: warning: assistant[0].tools[0]: the tool \"transfer_call\" is not available in this version\n  fix: the assistant works without it; available: end_call, send_dtmf",
+                "r.toml:8:10: warning: assistant[0].tools[0]: there is no tool \"transfer_call\" now\n  fix: the assistant works without it; `tandem provider tools` lists what there is",
                 "r.toml:11:10: error: number[0].number: \"555 0100\" is no number\n  fix: write E.164 without spaces such as \"+15550100\", a SIP user such as \"100\", or \"*\" for all others",
                 "r.toml:12:8: error: number[0].flow: the list is empty\n  fix: write [{ assistant = \"reception\", step = \"assistant\" }]",
                 "r.toml:17:37: error: number[1].flow[0].assistant: there is no assistant of \"stored\" \"nihgt\"\n  fix: did you mean \"night\"?",

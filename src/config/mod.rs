@@ -37,6 +37,7 @@ mod trunk;
 
 pub mod finding;
 pub mod flow;
+pub mod manners;
 pub mod resources;
 mod ultravox;
 pub mod values;

@@ -15,7 +15,9 @@ use super::check::{Checker, nearest};
 use super::finding::{self, Finding};
 use super::flow::Step;
 use super::load;
+use super::manners::{BargeIn, BargeInMode, FirstSpeaker, Silence, Who, unheeded};
 use super::money::Money;
+use super::providers::NoiseReduction;
 use super::tree::{self, Item};
 
 /// The contents of a resources file.
@@ -160,7 +162,7 @@ pub struct Assistant {
     pub transfer_to: BTreeMap<String, String>,
     /// How the end of the caller's turn is found. Absent: the provider's default.
     #[serde(default)]
-    #[schemars(example = TurnDetection::SemanticVad { eagerness: Some(Eagerness::High) })]
+    #[schemars(example = TurnDetection::eager())]
     pub turn_detection: Option<TurnDetection>,
     /// For the provider kind `scripted`: its script file. Absent: the provider's configured one.
     #[serde(default)]
@@ -174,6 +176,37 @@ pub struct Assistant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"1.00")]
     pub max_cost: Option<Money>,
+    /// What it says when the call has reached its longest duration, or the caller has gone silent for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"Thank you for calling. Goodbye.")]
+    pub closing: Option<String>,
+    /// Sound file it greets with, WAV, at most a minute; `greeting` is then what is said in it. Read when a call comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"sounds/hello.wav")]
+    pub greeting_file: Option<PathBuf>,
+    /// Who speaks first. Absent: the assistant, at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = FirstSpeaker { who: Who::Caller, delay: None })]
+    pub first_speaker: Option<FirstSpeaker>,
+    /// What happens when nobody says anything. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<Silence>,
+    /// How the caller interrupts the assistant. Absent: as the provider hears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = BargeIn { mode: BargeInMode::Local, ..BargeIn::default() })]
+    pub barge_in: Option<BargeIn>,
+    /// The service's noise reduction before turn detection. Absent: the provider's configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = NoiseReduction::NearField)]
+    pub noise_reduction: Option<NoiseReduction>,
+    /// How fast the voice speaks, as a multiple. 0.25 to 1.5. Absent: the service's own pace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.25, max = 1.5), example = 1.1)]
+    pub speed: Option<f32>,
+    /// Longest answer in tokens. 1 to 4096. Absent: the provider's configured limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096), example = 800)]
+    pub max_output_tokens: Option<u32>,
 }
 
 /// How the end of the caller's turn is found.
@@ -195,6 +228,19 @@ pub enum TurnDetection {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(range(min = 100, max = 10_000), example = 500)]
         silence_duration_ms: Option<u32>,
+        /// After this much silence, counted from the end of what the assistant said, the model speaks again by itself,
+        /// in milliseconds. 5000 to 30000.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 5000, max = 30_000), example = 15_000)]
+        idle_timeout_ms: Option<u32>,
+        /// Whether the model answers by itself when a turn is over. Off: it speaks when told to (`tandem call say`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(example = false)]
+        create_response: Option<bool>,
+        /// Whether a caller who speaks stops the answer that is being made. Absent: unless `barge_in` is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(example = true)]
+        interrupt_response: Option<bool>,
     },
     /// By what was said.
     SemanticVad {
@@ -202,7 +248,23 @@ pub enum TurnDetection {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(example = Eagerness::Auto)]
         eagerness: Option<Eagerness>,
+        /// Whether the model answers by itself when a turn is over. Off: it speaks when told to (`tandem call say`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(example = false)]
+        create_response: Option<bool>,
+        /// Whether a caller who speaks stops the answer that is being made. Absent: unless `barge_in` is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(example = true)]
+        interrupt_response: Option<bool>,
     },
+}
+
+impl TurnDetection {
+    /// As an example.
+    fn eager() -> Self {
+        let (create_response, interrupt_response) = (None, None);
+        Self::SemanticVad { eagerness: Some(Eagerness::High), create_response, interrupt_response }
+    }
 }
 
 /// How soon semantic turn detection believes that a turn is over.
@@ -325,6 +387,10 @@ pub struct Known {
     pub own_tools: Vec<(String, String)>,
     /// Configured trunks.
     pub trunks: Vec<String>,
+    /// The kinds of the configured providers, by name.
+    pub kinds: Vec<(String, String)>,
+    /// `routing.default_chain`.
+    pub default_chain: Vec<String>,
 }
 
 /// Reads a resources file and reports everything that is wrong with it at once. `file` is its name in
@@ -341,6 +407,7 @@ pub fn parse(file: &str, text: &str, known: Option<&Known>) -> (Resources, Vec<F
     let mut rules = Rules { resources: &resources, tree: &right, whole: &root, findings: &mut findings };
     rules.names();
     rules.flows();
+    rules.manners();
     if let Some(known) = known {
         rules.references(known);
     }
@@ -413,6 +480,22 @@ impl Rules<'_> {
         }
     }
 
+    fn manners(&mut self) {
+        let resources = self.resources;
+        for (index, assistant) in resources.assistant.iter().enumerate() {
+            let after = assistant.silence.as_ref().map(|silence| silence.after.0.as_secs_f64());
+            if after.is_some_and(|after| !(1.0..=600.0).contains(&after)) {
+                let (message, fix) = ("silence is 1 to 600 seconds long", "write after = 8");
+                self.error(&format!("assistant[{index}].silence.after"), message, fix);
+            }
+            if assistant.greeting_file.is_some() && assistant.greeting.is_none() {
+                let message = "nobody knows what is said in this file";
+                let fix = "add greeting = \"...\" with its words, for the transcript and for the model";
+                self.warning(&format!("assistant[{index}].greeting_file"), message, fix);
+            }
+        }
+    }
+
     fn flows(&mut self) {
         let resources = self.resources;
         for (number_index, number) in resources.number.iter().enumerate() {
@@ -464,6 +547,7 @@ impl Rules<'_> {
                     &known.providers,
                 );
             }
+            self.beyond_the_providers(index, assistant, known);
             for (place, tool) in assistant.tools.iter().enumerate() {
                 let key = format!("assistant[{index}].tools[{place}]");
                 let own = self.resources.tool.iter().filter(|t| t.organization == assistant.organization);
@@ -485,6 +569,19 @@ impl Rules<'_> {
             }
         }
         self.assistants_of_flows(known);
+    }
+
+    /// Switches that a provider of the chain cannot do.
+    fn beyond_the_providers(&mut self, index: usize, assistant: &Assistant, known: &Known) {
+        let chain = if assistant.chain.is_empty() { &known.default_chain } else { &assistant.chain };
+        for provider in chain {
+            let kind = known.kinds.iter().find(|(name, _)| name == provider).map(|(_, kind)| kind.as_str());
+            for switch in kind.map(|kind| unheeded(assistant, kind)).unwrap_or_default() {
+                let message = format!("the provider \"{provider}\" does not do this");
+                let fix = "conversations it takes go without; see the README's section on assistants";
+                self.warning(&format!("assistant[{index}].{switch}"), message, fix);
+            }
+        }
     }
 
     fn assistants_of_flows(&mut self, known: &Known) {

@@ -138,6 +138,12 @@ pub struct SessionSpec {
     pub organization: Option<Arc<str>>,
     /// The service's noise reduction; `None`: the provider's configured one.
     pub noise_reduction: Option<NoiseReduction>,
+    /// What the service does by itself when the caller speaks or falls silent.
+    pub turns: Turns,
+    /// How fast the voice speaks, as a multiple; `None`: its own pace.
+    pub speed: Option<f32>,
+    /// Longest answer in tokens; `None`: the provider's configured limit.
+    pub max_output_tokens: Option<u32>,
     /// A stable pseudonym of the caller for abuse reporting; never a phone number.
     pub safety_identifier: Option<String>,
 }
@@ -192,6 +198,23 @@ pub enum TurnDetection {
 impl Default for TurnDetection {
     fn default() -> Self {
         Self::ServerVad { threshold: None, prefix_padding_ms: None, silence_duration_ms: None }
+    }
+}
+
+/// What the service does by itself, where it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    /// Answers when the caller's turn is over.
+    pub create_response: bool,
+    /// Stops its answer when the caller speaks.
+    pub interrupt_response: bool,
+    /// Speaks again after this much silence; `None`: it does not.
+    pub idle_timeout_ms: Option<u32>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { create_response: true, interrupt_response: true, idle_timeout_ms: None }
     }
 }
 

@@ -11,12 +11,17 @@ use std::time::Duration;
 use super::directory::{Route, Snapshot};
 use super::flow::{Planned, read_sound};
 use crate::call::Prompts;
+use crate::call::assistant::manners::Manners;
 use crate::call::assistant::{AssistantPlan, Recovery};
 use crate::call::bridge::DialStep;
 use crate::call::dial::{DialRequest, DialSource, DialTarget};
 use crate::config::flow::Step;
+use crate::config::manners::{BargeInMode, CLOSING};
+use crate::config::{self, resources};
 use crate::provider::registry::Providers;
-use crate::provider::{Provider, SessionSpec};
+use crate::provider::{
+    Eagerness, HistoryItem, NoiseReduction, Provider, SessionSpec, Speaker, TurnDetection,
+};
 use crate::sip::identity::IncomingIdentity;
 use crate::sip::ua::IncomingInvite;
 use crate::store::Assistant;
@@ -119,7 +124,9 @@ impl Planner {
         for (index, step) in route.flow.iter().enumerate() {
             let last = index + 1 == route.flow.len();
             let planned = match step {
-                Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant, last),
+                Step::Assistant { assistant } => {
+                    self.assistant_step(directory, route, situation, assistant, last).await
+                }
                 Step::Dial { to, timeout } => {
                     situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
@@ -139,7 +146,9 @@ impl Planner {
                 Err(impossible) => impossible,
             },
             Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
-            Step::Assistant { assistant } => self.assistant(directory, route, situation, assistant, true),
+            Step::Assistant { assistant } => {
+                self.assistant_step(directory, route, situation, assistant, true).await
+            }
             Step::Dial { .. } => {
                 Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
             }
@@ -148,6 +157,24 @@ impl Planner {
             Step::Hangup {} => Planned::Hangup,
             Step::Reject { status } => Planned::Reject(*status),
         }
+    }
+
+    async fn assistant_step(
+        &self,
+        directory: &Snapshot,
+        route: &Route,
+        situation: &Situation,
+        name: &str,
+        last: bool,
+    ) -> Planned {
+        let mut planned = self.assistant(directory, route, situation, name, last);
+        let stored = directory.assistant(route.organization.as_deref(), name);
+        if let (Planned::Assistant(plan), Some(file)) =
+            (&mut planned, stored.and_then(|assistant| assistant.greeting_file.clone()))
+        {
+            plan.greeting_sound(file).await;
+        }
+        planned
     }
 
     fn assistant(
@@ -186,6 +213,7 @@ impl Planner {
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,
             max_duration: stored.and_then(|a| a.max_duration_s).map(|s| Duration::from_secs(u64::from(s))),
+            manners: manners(stored),
             max_cost: stored.and_then(|a| a.max_cost),
             prompts: self.prompts.clone(),
         }))
@@ -222,13 +250,81 @@ fn spec(stored: Option<&Assistant>, toolbox: &Toolbox) -> SessionSpec {
     spec.model.clone_from(&assistant.model);
     spec.language.clone_from(&assistant.language);
     spec.script.clone_from(&assistant.script);
+    spec.noise_reduction = assistant.noise_reduction.map(|wanted| match wanted {
+        config::NoiseReduction::Off => NoiseReduction::Off,
+        config::NoiseReduction::NearField => NoiseReduction::NearField,
+        config::NoiseReduction::FarField => NoiseReduction::FarField,
+    });
+    spec.speed = assistant.speed;
+    spec.max_output_tokens = assistant.max_output_tokens;
+    spec.turns.interrupt_response = manners(stored).barge_in.mode != BargeInMode::Off;
     if let Some(turn_detection) = &assistant.turn_detection {
-        match serde_json::from_value(turn_detection.clone()) {
-            Ok(turn_detection) => spec.turn_detection = turn_detection,
+        match serde_json::from_value::<resources::TurnDetection>(turn_detection.clone()) {
+            Ok(turn_detection) => turns(turn_detection, &mut spec),
             Err(error) => tracing::warn!(%error, "turn_detection cannot be read; the default is used"),
         }
     }
     spec
+}
+
+fn turns(wanted: resources::TurnDetection, spec: &mut SessionSpec) {
+    use resources::TurnDetection as Wanted;
+    let (create, interrupt) = match wanted {
+        Wanted::ServerVad {
+            threshold,
+            prefix_padding_ms,
+            silence_duration_ms,
+            idle_timeout_ms,
+            create_response,
+            interrupt_response,
+        } => {
+            spec.turn_detection =
+                TurnDetection::ServerVad { threshold, prefix_padding_ms, silence_duration_ms };
+            spec.turns.idle_timeout_ms = idle_timeout_ms;
+            (create_response, interrupt_response)
+        }
+        Wanted::SemanticVad { eagerness, create_response, interrupt_response } => {
+            let eagerness = eagerness.map(|wanted| match wanted {
+                resources::Eagerness::Low => Eagerness::Low,
+                resources::Eagerness::Medium => Eagerness::Medium,
+                resources::Eagerness::High => Eagerness::High,
+                resources::Eagerness::Auto => Eagerness::Auto,
+            });
+            spec.turn_detection = TurnDetection::SemanticVad { eagerness };
+            (create_response, interrupt_response)
+        }
+    };
+    spec.turns.create_response = create.unwrap_or(spec.turns.create_response);
+    spec.turns.interrupt_response = interrupt.unwrap_or(spec.turns.interrupt_response);
+}
+
+fn manners(stored: Option<&Assistant>) -> Manners {
+    let closing = stored.and_then(|assistant| assistant.closing.as_deref()).unwrap_or(CLOSING);
+    Manners {
+        first: stored.and_then(|assistant| assistant.first_speaker).unwrap_or_default(),
+        greeting: None,
+        closing: closing.into(),
+        silence: stored.and_then(|assistant| assistant.silence.clone()),
+        barge_in: stored.and_then(|assistant| assistant.barge_in).unwrap_or_default(),
+    }
+}
+
+impl AssistantPlan {
+    /// It greets with this sound, if that can be read; otherwise in its own voice.
+    async fn greeting_sound(&mut self, file: PathBuf) {
+        let shown = file.display().to_string();
+        let read = tokio::task::spawn_blocking(move || read_sound(&file)).await;
+        match read {
+            Ok(Ok(sound)) if sound.len() <= LONGEST_GREETING => {
+                let words = self.greeting.as_deref().unwrap_or("(You greeted the caller with a recording.)");
+                self.spec.history.push(HistoryItem::said(Speaker::Assistant, words));
+                self.manners.greeting = Some(sound);
+            }
+            Ok(Ok(_)) => tracing::warn!(file = shown, "the greeting is longer than a minute; it is not used"),
+            Ok(Err(cause)) => tracing::warn!(file = shown, cause, "the greeting cannot be read"),
+            Err(error) => tracing::error!(%error, "reading a greeting failed"),
+        }
+    }
 }
 
 async fn sound(file: PathBuf) -> Result<Arc<[i16]>, Planned> {
@@ -240,5 +336,7 @@ async fn sound(file: PathBuf) -> Result<Arc<[i16]>, Planned> {
     }
 }
 
+/// A greeting of a minute, in samples.
+const LONGEST_GREETING: usize = 60 * crate::audio::BRIDGE_RATE as usize;
 /// Hops a call may take, whatever its INVITE says (RFC 3261 section 8.1.1.6).
 pub(super) const HOPS_MOST: u8 = 70;

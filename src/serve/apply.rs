@@ -27,6 +27,9 @@ pub(super) struct Applier {
 #[derive(Clone)]
 pub(super) struct Installation {
     providers: Vec<String>,
+    /// Their kinds, by name.
+    kinds: Vec<(String, String)>,
+    default_chain: Vec<String>,
     trunks: Vec<String>,
     /// What phones' passwords are hashed for.
     realm: String,
@@ -36,6 +39,8 @@ impl Installation {
     pub(super) fn of(config: &Config) -> Self {
         Self {
             providers: config.providers.keys().cloned().collect(),
+            kinds: config.providers.iter().map(|(name, s)| (name.clone(), s.kind().to_owned())).collect(),
+            default_chain: config.routing.default_chain.clone(),
             trunks: config.trunk.iter().map(|trunk| trunk.name.clone()).collect(),
             realm: config.sip.registrar.realm.clone(),
         }
@@ -162,6 +167,8 @@ async fn known(
         organizations: store.organizations().await?.into_iter().map(|s| s.value.name).collect(),
         assistants: assistants.map(|s| (s.value.organization, s.value.name)).collect(),
         providers: installation.providers.clone(),
+        kinds: installation.kinds.clone(),
+        default_chain: installation.default_chain.clone(),
         trunks: installation.trunks.clone(),
         tools: offered.unwrap_or_else(builtin_names),
         own_tools: own.map(|s| (s.value.organization, s.value.name)).collect(),

@@ -48,6 +48,11 @@ pub const METRICS: &[Metric] = &[
     gauge("tandem_sip_event_backlog", "Signalling events that wait for the calls."),
     gauge("tandem_sip_transactions", "SIP transactions in progress, by role."),
     counter("tandem_leg_queue_full_total", "Signalling events lost because a call did not take them."),
+    counter(
+        "tandem_barge_in_pauses_total",
+        "Times the assistant held its words back because it heard the caller.",
+    ),
+    counter("tandem_barge_in_resumes_total", "Times it went on because that was nothing."),
     counter("tandem_barge_ins_total", "Times a caller spoke over the assistant."),
     histogram(
         "tandem_barge_in_stop_seconds",

@@ -9,6 +9,7 @@
 //! `recovery` what happens when the session is lost, `usage` what it costs. What recovery decides stands in pure
 //! cores: `race` (whom to try next), `watch` (what the caller is owed and for how long), `backlog` (what must be
 //! heard again), `renewal` (when a session's time is up). `line` is the session of the moment.
+//! `manners` is when it speaks unasked and how it is interrupted (`habits` does it).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,18 @@ use super::conversation::{Playback, Snapshot};
 use super::{Call, Over, Prompts};
 use crate::config::Money;
 use crate::event::{CallEventKind, Floor, Phase};
-use crate::provider::{CloseReason, Command, ItemId, Provider, SessionSpec};
+use crate::provider::{CloseReason, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::tools::toolbox::Toolbox;
 
+use manners::Manners;
 use opening::Ready;
 use talk::Talk;
 
 pub mod backlog;
+mod habits;
 mod line;
+pub mod manners;
 mod opening;
 pub mod race;
 mod recovery;
@@ -52,6 +56,8 @@ pub struct AssistantPlan {
     pub toolbox: Toolbox,
     /// The call ends politely after this long.
     pub max_duration: Option<Duration>,
+    /// How it behaves on the phone.
+    pub manners: Manners,
     /// Most a call with it may cost.
     pub max_cost: Option<Money>,
     /// What the caller hears when the assistant is lost.
@@ -117,11 +123,7 @@ impl Call {
         self.answer().await?;
         self.phase(Phase::InCall, Floor::Assistant);
         let mut talk = Talk::new(session, place, self.now_ms(), plan);
-        // Whoever answers a phone speaks first.
-        talk.send(match &plan.greeting {
-            Some(greeting) => Command::Say(greeting.clone()),
-            None => Command::Respond { instructions: None },
-        });
+        self.mind_the_manners(&mut talk, plan);
         let ended = self.talk(&mut talk, plan).await;
         self.close_tools();
         self.bring_out(&mut talk);

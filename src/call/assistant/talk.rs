@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::backlog::Backlog;
 use super::line::Line;
+use super::manners::Habits;
 use super::opening::{Opening, Openings, Ready};
 use super::recovery::late_result;
 use super::renewal::Renewal;
@@ -47,6 +48,9 @@ pub(super) struct Talk {
     pub(super) digits: String,
     pub(super) digits_until: Option<Instant>,
     pub(super) ends_at: Option<Instant>,
+    pub(super) habits: Habits,
+    /// The flow goes on with its next step once the assistant has been heard, or then.
+    pub(super) onward: Option<Instant>,
     pub(super) partials: HashMap<LineId, Instant>,
     pub(super) levels: Levels,
     pub(super) dropped_ms: u64,
@@ -83,12 +87,18 @@ impl Call {
                     talk.send(Command::Say(text));
                 }
                 Wake::Swapped(cleared) => self.somebody_else(talk, cleared),
-                Wake::Deadline => self.deadline(talk),
+                Wake::Deadline => {
+                    self.deadline(talk);
+                    self.mind_the_manners(talk, plan);
+                }
                 Wake::Command(_) | Wake::Move(_) | Wake::Tools | Wake::Stop => {}
             }
             self.act(talk);
             self.tend_tools(talk);
             self.leave_if_heard(talk)?;
+            if self.moves_on(talk) {
+                return Ok(());
+            }
         }
     }
 
@@ -103,15 +113,19 @@ impl Call {
     pub(super) fn leg_signal(&mut self, talk: &mut Talk, signal: LegSignal) {
         match signal {
             LegSignal::Audio { since } => {
-                let Talk { line, levels, backlog, .. } = talk;
-                let mut sent_at = None;
+                let Talk { line, levels, backlog, habits, .. } = &mut *talk;
+                let (mut sent_at, mut voice) = (None, None);
+                let speaking = !self.leg.is_idle();
                 let now_ms = self.now_ms();
                 self.hear(|pcm| {
                     line.send_audio(pcm);
                     backlog.hear(now_ms, pcm);
-                    sent_at = Some(Instant::now());
+                    let now = Instant::now();
+                    sent_at = Some(now);
                     levels.heard(pcm);
+                    voice = habits.hear(now, pcm, speaking);
                 });
+                self.mind_the_voice(talk, voice);
                 // The session has written it, unless the service does not read.
                 if let Some(sent_at) = sent_at {
                     self.leg.note_uplink(sent_at.saturating_duration_since(since));
@@ -123,6 +137,7 @@ impl Call {
             LegSignal::ItemStarted(item) | LegSignal::ItemFinished { item, .. } if is_filler(&item) => {}
             LegSignal::ItemStarted(item) => talk.conversation.item_started(self.now_ms(), &item_id(item)),
             LegSignal::ItemFinished { item, played_ms } => {
+                talk.habits.stirred(Instant::now());
                 talk.conversation.item_finished(self.now_ms(), &item_id(item), millis(played_ms));
             }
             LegSignal::Sent { .. } => self.slot_after_cut(talk),
@@ -130,9 +145,10 @@ impl Call {
             LegSignal::Dtmf { digit, .. } => {
                 talk.digits.push(digit);
                 talk.digits_until = Some(Instant::now() + DIGIT_PAUSE);
+                talk.habits.key_pressed(Instant::now());
             }
-            LegSignal::MediaChanged { .. }
-            | LegSignal::DtmfSent
+            LegSignal::MediaChanged { state, .. } => talk.habits.held(Instant::now(), state == HELD_BY_PEER),
+            LegSignal::DtmfSent
             | LegSignal::CodecHeard(_)
             | LegSignal::EarlyMedia
             | LegSignal::Trying
@@ -149,6 +165,7 @@ impl Call {
         let failed = talk.watch.event(Instant::now(), &event);
         let speaks = talk.keep(now_ms, &event);
         talk.conversation.provider(now_ms, &event);
+        Self::note_manners(talk, &event);
         match event {
             Event::Audio { item, pcm } if talk.conversation.accepts(&item) => {
                 self.assistant_speaks();
@@ -192,6 +209,9 @@ impl Call {
 
     /// The caller speaks: nothing of the assistant leaves after the slot that is due next.
     pub(super) fn barge_in(&mut self, talk: &mut Talk) {
+        if talk.habits.talks_on() {
+            return;
+        }
         let heard_at = Instant::now();
         let playing = unfinished(self.leg.clear());
         talk.levels.cleared(heard_at);
@@ -239,7 +259,7 @@ impl Call {
         if talk.ends_at.is_some_and(|at| now >= at) {
             talk.ends_at = None;
             info!("the call has reached its longest duration");
-            talk.send(Command::Say("I am sorry, our time is up. Goodbye.".to_owned()));
+            talk.send(Command::Say(talk.habits.closing()));
             let reason = "the longest duration was reached".to_owned();
             talk.leaving.get_or_insert(Leaving { reason, until: now + FAREWELL });
         }
@@ -299,6 +319,8 @@ impl Talk {
             leaving: None,
             digits: String::new(),
             digits_until: None,
+            habits: Habits::new(plan.manners.clone(), now),
+            onward: None,
             ends_at: plan.max_duration.map(|limit| now + limit),
             partials: HashMap::new(),
             levels: Levels::new(now),
@@ -379,7 +401,8 @@ impl Talk {
         let openings = self.openings.as_ref().and_then(Openings::deadline);
         let renewal = self.renewal.deadline(Instant::now()).filter(|_| self.line.is_up());
         let watch = self.watch.deadline();
-        [self.digits_until, self.ends_at, leaving, openings, renewal, watch].into_iter().flatten().min()
+        let own = [self.digits_until, self.ends_at, leaving, self.onward, self.habits.wakes_at()];
+        [openings, renewal, watch].into_iter().chain(own).flatten().min()
     }
 }
 
@@ -391,6 +414,8 @@ async fn opened(openings: Option<&mut Openings>) -> Opening {
     }
 }
 
+/// As [`LegSignal::MediaChanged`] says it.
+const HELD_BY_PEER: &str = "held_by_peer";
 /// Keys pressed within this time are told to the assistant together.
 const DIGIT_PAUSE: Duration = Duration::from_millis(1500);
 /// Partial lines are shown at most this often.

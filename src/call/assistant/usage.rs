@@ -26,14 +26,18 @@ impl Call {
         self.mind_the_cost(talk);
     }
 
-    /// Says goodbye once a limit is used up.
+    /// Says goodbye once a limit is used up, or goes on with the flow.
     fn mind_the_cost(&mut self, talk: &mut Talk) {
-        if talk.leaving.is_some() {
+        if talk.leaving.is_some() || talk.onward.is_some() {
             return;
         }
-        let Some((scope, _, farewell)) = self.ledger.out_of_money() else { return };
+        let Some((scope, on_limit, farewell)) = self.ledger.out_of_money() else { return };
         info!(?scope, "the conversation ends: a limit of cost is used up");
         talk.send(Command::CancelResponse);
+        if on_limit == OnLimit::ContinueFlow {
+            talk.onward = Some(Instant::now() + FAREWELL);
+            return;
+        }
         talk.send(Command::Say(farewell.as_ref().to_owned()));
         let reason = "a limit of cost was reached".to_owned();
         talk.leaving = Some(Leaving { reason, until: Instant::now() + FAREWELL });

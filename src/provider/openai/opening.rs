@@ -10,7 +10,7 @@ use crate::provider::{NoiseReduction, SessionSpec};
 use super::map::{MAX_GARBAGE_IN_A_ROW, Mapper};
 use super::request::{
     AudioConfig, ClientEvent, EventId, InputConfig, NoiseReductionConfig, Numbered, OutputConfig, PCM_24K,
-    SessionConfig, Transcription, primary_subtag,
+    SessionConfig, Transcription, TurnDetectionConfig, decimal, primary_subtag,
 };
 use super::wire::ServerEvent;
 
@@ -104,16 +104,17 @@ fn configuration(spec: &SessionSpec, defaults: &SessionDefaults) -> String {
                 format: PCM_24K,
                 noise_reduction: spec.noise_reduction.or(defaults.noise_reduction).and_then(noise_reduction),
                 transcription: transcription.map(|model| Transcription { model, language }),
-                turn_detection: spec.turn_detection.into(),
+                turn_detection: TurnDetectionConfig::new(spec.turn_detection, spec.turns),
             },
             output: OutputConfig {
                 format: PCM_24K,
                 voice: spec.voice.as_deref().or(defaults.voice.as_deref()),
+                speed: spec.speed.and_then(decimal),
             },
         },
         tools: spec.tools.iter().map(Into::into).collect(),
         tool_choice: "auto",
-        max_output_tokens: defaults.max_output_tokens,
+        max_output_tokens: spec.max_output_tokens.or(defaults.max_output_tokens),
     };
     Numbered { event_id: EventId(0), event: ClientEvent::SessionUpdate { session: Box::new(session) } }
         .to_json()

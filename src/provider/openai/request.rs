@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::provider::{ToolSpec, TurnDetection};
+use crate::provider::{ToolSpec, TurnDetection, Turns};
 
 /// One client event with the id that errors about it will name.
 #[derive(Debug, Serialize)]
@@ -183,6 +183,9 @@ pub struct OutputConfig<'a> {
     /// Voice; absent for the service's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub voice: Option<&'a str>,
+    /// Pace; absent for the service's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
 }
 
 /// 16-bit little-endian mono PCM at 24 kHz.
@@ -227,30 +230,40 @@ pub struct TurnDetectionConfig {
     silence_duration_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     eagerness: Option<crate::provider::Eagerness>,
+    /// Server VAD only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout_ms: Option<u32>,
     create_response: bool,
     interrupt_response: bool,
 }
 
-impl From<TurnDetection> for TurnDetectionConfig {
-    fn from(wanted: TurnDetection) -> Self {
+impl TurnDetectionConfig {
+    /// Turns are found like this, and this is done about them.
+    pub fn new(wanted: TurnDetection, turns: Turns) -> Self {
         let plain = Self {
             kind: "server_vad",
             threshold: None,
             prefix_padding_ms: None,
             silence_duration_ms: None,
             eagerness: None,
-            create_response: true,
-            interrupt_response: true,
+            idle_timeout_ms: None,
+            create_response: turns.create_response,
+            interrupt_response: turns.interrupt_response,
         };
         match wanted {
             TurnDetection::ServerVad { threshold, prefix_padding_ms, silence_duration_ms } => {
-                // Through decimal text, so that 0.7 is not written as 0.699999988079071.
-                let threshold = threshold.and_then(|value| value.to_string().parse().ok());
-                Self { threshold, prefix_padding_ms, silence_duration_ms, ..plain }
+                let threshold = threshold.and_then(decimal);
+                let idle_timeout_ms = turns.idle_timeout_ms;
+                Self { threshold, prefix_padding_ms, silence_duration_ms, idle_timeout_ms, ..plain }
             }
             TurnDetection::SemanticVad { eagerness } => Self { kind: "semantic_vad", eagerness, ..plain },
         }
     }
+}
+
+/// Through decimal text, so that 0.7 is not written as 0.699999988079071.
+pub fn decimal(value: f32) -> Option<f64> {
+    value.to_string().parse().ok()
 }
 
 /// A tool.
@@ -373,23 +386,28 @@ mod tests {
     }
 
     #[test]
-    fn turn_detection_always_answers_and_interrupts() {
+    fn turn_detection_answers_and_interrupts_unless_told_otherwise() {
         let server = TurnDetection::ServerVad {
             threshold: Some(0.7),
             prefix_padding_ms: None,
             silence_duration_ms: Some(400),
         };
         assert_eq!(
-            serde_json::to_value(TurnDetectionConfig::from(server)).unwrap(),
+            serde_json::to_value(TurnDetectionConfig::new(server, Turns::default())).unwrap(),
             json!({"type": "server_vad", "threshold": 0.7, "silence_duration_ms": 400,
                    "create_response": true, "interrupt_response": true})
         );
         let semantic = TurnDetection::SemanticVad { eagerness: Some(crate::provider::Eagerness::Low) };
         assert_eq!(
-            serde_json::to_value(TurnDetectionConfig::from(semantic)).unwrap(),
+            serde_json::to_value(TurnDetectionConfig::new(semantic, Turns::default())).unwrap(),
             json!({"type": "semantic_vad", "eagerness": "low",
                    "create_response": true, "interrupt_response": true})
         );
+        let turns = Turns { create_response: false, interrupt_response: false, idle_timeout_ms: Some(6_000) };
+        let told = serde_json::to_value(TurnDetectionConfig::new(server, turns)).unwrap();
+        assert_eq!((&told["create_response"], &told["idle_timeout_ms"]), (&json!(false), &json!(6_000)));
+        let told = serde_json::to_value(TurnDetectionConfig::new(semantic, turns)).unwrap();
+        assert_eq!((&told["interrupt_response"], &told["idle_timeout_ms"]), (&json!(false), &Value::Null));
     }
 
     #[test]

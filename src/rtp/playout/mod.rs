@@ -107,6 +107,8 @@ pub struct Playout {
     last: i16,
     /// Ran out of audio within an item.
     dry: bool,
+    /// Items wait, whatever they hold.
+    paused: bool,
     past: VecDeque<Past>,
     events: VecDeque<PlayoutEvent>,
     native: Vec<i16>,
@@ -158,6 +160,7 @@ impl Playout {
             tail: Samples::of(codec),
             last: 0,
             dry: false,
+            paused: false,
             past: VecDeque::with_capacity(PAST),
             events: VecDeque::new(),
             native: Vec::new(),
@@ -281,9 +284,21 @@ impl Playout {
         }
         self.queued = 0;
         self.dry = false;
+        self.paused = false;
         // What is left in the resampler must not be heard in the next item.
         self.encoder.reset_narrow();
         cleared
+    }
+
+    /// Holds items back after a fade of at most 5 ms, until [`Playout::resume`] or [`Playout::clear`]. Nothing is lost:
+    /// what was not heard is heard then.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Items are heard again, from where they were held back.
+    pub fn resume(&mut self) {
+        self.paused = false;
     }
 
     /// Milliseconds of an item that have left, also of one that is gone, if it is among the last 32.
@@ -305,7 +320,7 @@ impl Playout {
             out.extend_from(&self.tail, 0..self.tail.len());
             self.tail.clear();
         }
-        while out.len() < end && self.skip_finished() {
+        while !self.paused && out.len() < end && self.skip_finished() {
             let Some(item) = self.items.front_mut() else { break };
             if !item.started {
                 item.started = true;
@@ -470,7 +485,10 @@ impl Playout {
     /// Fills the slot with silence, faded into.
     fn run_dry(&mut self, out: &mut Samples, start: usize, end: usize) {
         let unfinished = self.items.front().is_some_and(|item| item.started && !item.ended);
-        if unfinished && !self.dry {
+        if self.paused {
+            // What follows is faded into; what was just heard is faded out of below.
+            self.dry |= self.items.front().is_some_and(|item| item.started);
+        } else if unfinished && !self.dry {
             self.underruns += 1;
             self.dry = true;
             let fade = self.fade_samples().min(out.len() - start);

@@ -105,6 +105,48 @@ fn clear_leaves_a_short_fade_and_no_click() {
 }
 
 #[test]
+fn what_is_held_back_is_heard_later_whole_and_without_a_click() {
+    for codec in [Codec::Pcmu, Codec::G722, WIDE] {
+        let speech = tone(24_000);
+        let mut plain = playout(codec);
+        let mut held = playout(codec);
+        for playout in [&mut plain, &mut held] {
+            playout.play(&key("a"), &speech).expect("room");
+            playout.end_item(&key("a"));
+        }
+        let (before, _) = slots(&mut held, 7);
+        held.pause();
+        let (pause, items) = slots(&mut held, 5);
+        assert!(items.iter().all(Option::is_none), "{items:?}");
+        let fade = held.slot_samples() / 4;
+        assert!(pause[fade..].iter().all(|sample| sample.abs() <= 8), "{codec}");
+        assert!(!held.is_idle() && held.underruns() == 0);
+        held.resume();
+        let (after, _) = slots(&mut held, 60);
+        let (whole, _) = slots(&mut plain, 67);
+        // But for the 5 ms that are faded into, everything is heard.
+        let start = before.len() + fade;
+        assert_eq!(before, whole[..before.len()], "{codec}");
+        assert_eq!(after[fade..40 * fade], whole[start..start + 39 * fade], "{codec}");
+        let usual = largest_step(&whole);
+        let joined = [&before[..], &pause[..], &after[..]].concat();
+        assert!(largest_step(&joined) <= usual + 400, "{codec} {} {usual}", largest_step(&joined));
+        assert_eq!(held.played_ms(&key("a")), plain.played_ms(&key("a")));
+        // A barge-in during a pause: nothing more is heard, and the count stands.
+        let mut held = playout(codec);
+        held.play(&key("b"), &speech).expect("room");
+        slots(&mut held, 7);
+        let heard = held.played_ms(&key("b"));
+        held.pause();
+        slots(&mut held, 3);
+        assert_eq!(held.clear()[0].played_ms, heard.unwrap_or_default());
+        assert!(slots(&mut held, 3).0.iter().all(|sample| sample.abs() <= 8), "{codec}");
+        held.play(&key("c"), &speech).expect("room");
+        assert_eq!(slots(&mut held, 1).1, [Some(key("c"))], "a clear ends the pause");
+    }
+}
+
+#[test]
 fn nothing_of_a_cleared_item_is_heard_in_the_next_one() {
     let mut playout = playout(Codec::Pcmu);
     playout.play(&key("a"), &[12_000; 4800]).expect("room");

@@ -331,6 +331,16 @@ impl Stream {
         self.outbound.playout.clear()
     }
 
+    /// Holds queued audio back from the next slot on, which carries at most a fade of 5 ms.
+    pub fn pause(&mut self) {
+        self.outbound.playout.pause();
+    }
+
+    /// Queued audio is sent again, from where it was held back.
+    pub fn resume(&mut self) {
+        self.outbound.playout.resume();
+    }
+
     /// Milliseconds of an item that have left on RTP, less the resampler's delay.
     pub fn played_ms(&self, item: &ItemKey) -> Option<u64> {
         self.outbound.playout.played_ms(item)

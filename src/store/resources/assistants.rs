@@ -1,9 +1,12 @@
 //! Assistants: the AI personas of an organization.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, Stored, check_name, needs_organization};
-use crate::config::Money;
+use crate::config::manners::{BargeIn, FirstSpeaker, Silence};
+use crate::config::{Money, NoiseReduction};
 use crate::id::AssistantId;
 use crate::store::Store;
 use crate::store::error::StoreError;
@@ -64,6 +67,30 @@ pub struct Assistant {
     /// Most a call with it may cost, in the price table's currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost: Option<Money>,
+    /// What it says when the call has reached its longest duration, or the caller has gone silent for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<String>,
+    /// Sound file it greets with; `greeting` is then what is said in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greeting_file: Option<PathBuf>,
+    /// Who speaks first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_speaker: Option<FirstSpeaker>,
+    /// What happens when nobody says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<Silence>,
+    /// How the caller interrupts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barge_in: Option<BargeIn>,
+    /// The service's noise reduction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_reduction: Option<NoiseReduction>,
+    /// How fast the voice speaks, 0.25..=1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f32>,
+    /// Longest answer in tokens, 1..=4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u32>,
 }
 
 impl Store {
