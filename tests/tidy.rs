@@ -54,6 +54,7 @@ const SHELLS: &[&str] = &[
     "provider/openai/socket",
     "provider/openai/mod",
     "provider/scripted/mod",
+    "provider/ultravox_sip/mod",
     "provider/ultravox/calls",
     "provider/ultravox/mod",
     "provider/ultravox/socket",
@@ -139,6 +140,20 @@ fn only_the_openai_module_knows_its_json() {
         }
         let text = production_text(&file);
         for word in ["\"response.create", "\"input_audio_buffer", "\"conversation.item"] {
+            assert!(!text.lines().any(|l| code(l).contains(word)), "{module} knows `{word}`");
+        }
+    }
+}
+
+#[test]
+fn only_the_ultravox_module_knows_its_json() {
+    for file in sources() {
+        let module = module(&file);
+        if module.starts_with("provider/ultravox") || module.starts_with("simulate/ultravox") {
+            continue;
+        }
+        let text = production_text(&file);
+        for word in ["\"client_tool_", "\"playback_clear_buffer", "\"user_text_message", "\"selectedTools"] {
             assert!(!text.lines().any(|l| code(l).contains(word)), "{module} knows `{word}`");
         }
     }

@@ -60,6 +60,38 @@ impl Call {
         }
     }
 
+    /// Calls somebody and joins the two until one of them hangs up; `joined` is told when they are.
+    pub(super) async fn join_with(
+        &mut self,
+        request: DialRequest,
+        joined: impl FnOnce(&mut Call),
+    ) -> Unanswered {
+        if let Some(Over) = self.is_over() {
+            return Unanswered::Over;
+        }
+        let kit = self.reach.kit.clone();
+        let dialling = Dialling::start(kit, self.leg.pacer().clone(), request);
+        let mut bridge = Bridge::new(Some(dialling));
+        let mut joined = Some(joined);
+        let end = loop {
+            self.timer_armed = false;
+            let woken = std::future::poll_fn(|cx| bridge.poll(self, cx)).await;
+            if let Some(end) = bridge.woken(self, woken) {
+                break end;
+            }
+            if bridge.far.is_some()
+                && let Some(joined) = joined.take()
+            {
+                joined(self);
+            }
+        };
+        bridge.close(self);
+        match end {
+            End::Over => Unanswered::Over,
+            End::Unanswered(failure) => Unanswered::Failed(failure),
+        }
+    }
+
     /// Whether somebody has taken the place of the flow; then they talk with each other until one hangs up.
     pub async fn talk_with_joined(&mut self) {
         let Some(far) = self.joined.take() else { return };
@@ -94,6 +126,14 @@ enum Woken {
     Near(Wake),
     Far(LegSignal),
     Dial(DialNews),
+}
+
+/// How a call to somebody ended.
+pub(super) enum Unanswered {
+    /// With the call itself.
+    Over,
+    /// Nobody answered, and the call goes on.
+    Failed(DialFailure),
 }
 
 /// How a bridge ends.

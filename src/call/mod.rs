@@ -39,6 +39,7 @@ pub mod onward;
 pub mod outgoing;
 pub mod recording;
 pub mod replace;
+pub mod sip_agent;
 pub mod tools;
 pub mod transfer;
 pub mod worker;
@@ -118,6 +119,8 @@ pub struct Call {
     desk: Option<Box<ToolDesk>>,
     /// After the leg: its channel is free once it has said goodbye.
     permit: Permit,
+    /// What a service has to tell when the call is over.
+    epilogue: Option<sip_agent::Epilogue>,
     // After the leg: a record is closed once the leg has said goodbye.
     ledger: Ledger,
     listed: Listed,
@@ -151,6 +154,7 @@ impl Call {
             onward: None,
             desk: None,
             permit: party.permit,
+            epilogue: None,
             ledger,
             listed,
         }
@@ -333,8 +337,17 @@ impl Call {
         self.stop_recording();
         if let Some(ending) = self.over.take() {
             info!(disposition = ending.disposition.as_str(), by = ending.by, "call ended");
-            self.ledger.end(now, ending);
+            self.close(now, ending);
         }
+    }
+
+    /// Closes the record; where a service has something to tell yet, when it has told.
+    fn close(mut self: Box<Self>, now: Instant, ending: Ending) {
+        let Some(epilogue) = self.epilogue.take() else { return self.ledger.end(now, ending) };
+        let Self { ledger, runtime, stop, leg, .. } = *self;
+        // Says goodbye.
+        drop(leg);
+        runtime.spawn(epilogue.write(ledger, stop, now, ending));
     }
 
     /// Waits for what the present step must know of. Hang-ups, commands that end the call, hold, keys, transfers

@@ -168,6 +168,12 @@ fn fill_secrets(
                 let strict = in_use && !local;
                 ultravox.api_keys = keys(&ultravox.api_key_env, strict, variables, tree, &path, findings);
             }
+            ProviderSection::UltravoxSip(agent) => {
+                agent.api_keys = keys(&agent.api_key_env, false, variables, tree, &path, findings);
+                let path = format!("providers.{name}.webhook_secret_env");
+                let names = &agent.webhook_secret_env;
+                agent.webhook_secrets = keys(names, in_use, variables, tree, &path, findings);
+            }
             ProviderSection::Scripted(_) => {}
         }
     }

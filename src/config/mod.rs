@@ -48,7 +48,9 @@ pub use later::{Ari, AudioSocket, Cluster};
 pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media, Srtp};
 pub use money::{MONEY_SCALE, Money};
-pub use providers::{BUILT_IN, Breaker, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox};
+pub use providers::{
+    BUILT_IN, Breaker, NoiseReduction, OpenAi, ProviderSection, Scripted, Ultravox, UltravoxSip,
+};
 pub use registrar::SipRegistrar;
 pub use rules::BUILT_IN_PROFILES;
 pub(crate) use secrets::secret_of_process;

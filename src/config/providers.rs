@@ -23,6 +23,8 @@ pub enum ProviderSection {
     Scripted(Scripted),
     /// Ultravox.
     Ultravox(Ultravox),
+    /// An Ultravox agent that is called by SIP.
+    UltravoxSip(UltravoxSip),
 }
 
 impl ProviderSection {
@@ -32,6 +34,7 @@ impl ProviderSection {
             Self::Openai(_) => "openai",
             Self::Scripted(_) => "scripted",
             Self::Ultravox(_) => "ultravox",
+            Self::UltravoxSip(_) => "ultravox_sip",
         }
     }
 
@@ -40,7 +43,8 @@ impl ProviderSection {
         match self {
             Self::Openai(openai) => Some(&openai.breaker),
             Self::Ultravox(ultravox) => Some(&ultravox.breaker),
-            Self::Scripted(_) => None,
+            // Its trunk's targets have a watch of their own.
+            Self::Scripted(_) | Self::UltravoxSip(_) => None,
         }
     }
 
@@ -49,6 +53,7 @@ impl ProviderSection {
         match self {
             Self::Openai(openai) => Some(&openai.url),
             Self::Ultravox(ultravox) => Some(&ultravox.url),
+            Self::UltravoxSip(agent) => Some(&agent.api_url),
             Self::Scripted(_) => None,
         }
     }
@@ -244,6 +249,60 @@ impl Default for Ultravox {
             api_key_env: vec!["ULTRAVOX_API_KEY".into()],
             breaker: Breaker::default(),
             api_keys: Vec::new(),
+        }
+    }
+}
+
+/// An Ultravox agent in its SIP-native medium: calls are sent to it over a trunk, no audio passes a session of ours, and
+/// the call is followed by webhooks at `/hooks/ultravox/NAME`. What the agent says, knows and can do is set up there.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UltravoxSip {
+    /// Where the agent answers: `sip:agent_ID@DOMAIN`, with the account's SIP domain. Must be set.
+    #[schemars(example = &"sip:agent_3f1c@acme.sip.ultravox.ai")]
+    pub agent: String,
+    /// Name of the trunk that leads there: one of its peers is the agent's domain. Must be set.
+    #[schemars(example = &"ultravox")]
+    pub trunk: String,
+    /// URL of the service's REST, from which transcripts are fetched.
+    #[schemars(extend("format" = "http-url"), example = &"https://api.ultravox.ai")]
+    pub api_url: String,
+    /// Environment variables that hold API keys, tried in turn; with `_FILE` added to a name, the path of a file that
+    /// does.
+    #[schemars(with = "Vec<VariableName>", example = ["ULTRAVOX_API_KEY"])]
+    pub api_key_env: Vec<String>,
+    /// Environment variables that hold the secrets webhooks are signed with; any of them is enough. Without one no
+    /// webhook is accepted, and calls have no transcript.
+    #[schemars(with = "Vec<VariableName>", example = ["ULTRAVOX_WEBHOOK_SECRET"])]
+    pub webhook_secret_env: Vec<String>,
+    /// How long the agent may take to answer before the next provider of the chain is tried. 1s to 60s.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "60s"))]
+    pub ring_timeout: Duration,
+    /// How long a call's record waits for its transcript and bill after the end. 1s to 5m.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "5m"))]
+    pub account_timeout: Duration,
+    /// The keys, from `api_key_env`.
+    #[serde(skip)]
+    pub api_keys: Vec<SecretString>,
+    /// The secrets, from `webhook_secret_env`.
+    #[serde(skip)]
+    pub webhook_secrets: Vec<SecretString>,
+}
+
+impl Default for UltravoxSip {
+    fn default() -> Self {
+        Self {
+            agent: String::new(),
+            trunk: String::new(),
+            api_url: "https://api.ultravox.ai".into(),
+            api_key_env: vec!["ULTRAVOX_API_KEY".into()],
+            webhook_secret_env: vec!["ULTRAVOX_WEBHOOK_SECRET".into()],
+            ring_timeout: Duration::from_secs(8),
+            account_timeout: Duration::from_secs(30),
+            api_keys: Vec::new(),
+            webhook_secrets: Vec::new(),
         }
     }
 }

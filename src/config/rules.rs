@@ -261,8 +261,24 @@ impl Rules<'_> {
                         );
                     }
                 }
+                Some(ProviderSection::UltravoxSip(agent)) => {
+                    let (agent, trunk) = (agent.agent.clone(), agent.trunk.clone());
+                    self.sip_agent(&key, &agent, &trunk);
+                }
                 Some(ProviderSection::Openai(_)) | None => {}
             }
+        }
+    }
+
+    fn sip_agent(&mut self, key: &str, agent: &str, trunk: &str) {
+        let at = agent.strip_prefix("sip:").or_else(|| agent.strip_prefix("sips:")).unwrap_or_default();
+        if at.split_once('@').is_none_or(|(user, host)| user.is_empty() || host.is_empty()) {
+            let fix = "write agent = \"sip:agent_ID@DOMAIN\"";
+            self.error(&format!("{key}.agent"), "it is no address of an agent".to_owned(), fix);
+        }
+        if !self.config.trunk.iter().any(|known| known.name == trunk) {
+            let fix = "add a [[trunk]] whose peer is the agent's domain, and write its name";
+            self.error(&format!("{key}.trunk"), format!("there is no trunk \"{trunk}\""), fix);
         }
     }
 

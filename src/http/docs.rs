@@ -35,6 +35,20 @@ const OPERATIONS: &[Operation] = &[
         open: true,
     },
     Operation {
+        method: "post",
+        path: "/hooks/ultravox/{provider}",
+        summary: "Takes the webhooks of an Ultravox agent that is called by SIP; they are signed.",
+        query: &[],
+        body: None,
+        statuses: &[
+            (204, "Taken"),
+            (400, "No event of a call"),
+            (401, "Not signed, or too old"),
+            (404, "No such provider"),
+        ],
+        open: true,
+    },
+    Operation {
         method: "get",
         path: "/metrics",
         summary: "Counters, gauges and histograms as Prometheus text.",

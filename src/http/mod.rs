@@ -32,6 +32,7 @@ pub mod costs;
 pub mod dial;
 pub mod docs;
 pub mod feed;
+pub mod hooks;
 pub mod phones;
 pub mod problem;
 pub mod providers;
@@ -285,6 +286,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/health", get(system::health))
         .route("/ready", get(system::ready))
         .route("/metrics", get(system::metrics))
+        .route("/hooks/ultravox/{provider}", post(hooks::ultravox))
         .route("/docs", get(docs::page))
         .route("/docs/errors", get(docs::errors))
         .nest("/api/v1", v1)

@@ -28,6 +28,7 @@ pub mod registry;
 pub mod scripted;
 pub mod stored_keys;
 pub mod ultravox;
+pub mod ultravox_sip;
 
 /// Opens sessions with one realtime AI service.
 pub trait Provider: Send + Sync {

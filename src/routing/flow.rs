@@ -9,6 +9,7 @@ use tracing::warn;
 use crate::audio::wav::Wav;
 use crate::call::assistant::AssistantPlan;
 use crate::call::bridge::DialStep;
+use crate::call::sip_agent::SipAgentStep;
 use crate::call::{Call, Over};
 use crate::sip::message::StatusCode;
 
@@ -28,6 +29,8 @@ pub enum Planned {
     Play(Arc<[i16]>),
     /// Connects an assistant.
     Assistant(Box<AssistantPlan>),
+    /// Joins the caller with an agent that is called by SIP; the next step runs when it cannot be had.
+    SipAgent(Box<SipAgentStep>),
     /// Calls somebody and joins the two.
     Dial(Box<DialStep>),
     /// Gives the caller their audio back.
@@ -93,6 +96,7 @@ async fn run_step(call: &mut Call, step: Planned) -> Result<(), Over> {
             // Boxed: a conversation's state is large, and a call that does something else needs none of it.
             Box::pin(call.converse(&plan)).await
         }
+        Planned::SipAgent(step) => Box::pin(call.talk_with_sip_agent(&step)).await,
         // Boxed as well: only a call that is bridged has two legs.
         Planned::Dial(step) => Box::pin(call.dial(&step)).await,
         Planned::Echo(span) => {

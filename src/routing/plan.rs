@@ -15,10 +15,12 @@ use crate::call::assistant::manners::Manners;
 use crate::call::assistant::{AssistantPlan, Recovery};
 use crate::call::bridge::DialStep;
 use crate::call::dial::{DialRequest, DialSource, DialTarget};
+use crate::call::sip_agent::SipAgentStep;
 use crate::config::flow::Step;
 use crate::config::manners::{BargeInMode, CLOSING};
 use crate::config::{self, resources};
 use crate::provider::registry::Providers;
+use crate::provider::ultravox_sip::{SipAgent, SipAgents};
 use crate::provider::{
     Eagerness, HistoryItem, NoiseReduction, Provider, SessionSpec, Speaker, TurnDetection,
 };
@@ -86,11 +88,34 @@ impl Situation {
     }
 }
 
+impl Situation {
+    /// A call to an agent of the service, which is no stranger: the trunk is the one of its section.
+    fn sip_agent(&self, agent: &Arc<SipAgent>, route: &Route, assistant: &str) -> Planned {
+        let max_forwards = self.max_forwards.unwrap_or(HOPS_MOST);
+        if max_forwards == 0 {
+            let reason = "the call has taken too many hops".to_owned();
+            return Planned::Impossible { status: 483, reason };
+        }
+        let request = DialRequest {
+            trunks: vec![agent.trunk().to_owned()],
+            from: self.from.clone(),
+            max_forwards,
+            organization: route.organization.clone(),
+            ring_timeout: agent.ring_timeout(),
+            ..DialRequest::new(DialTarget::Uri(agent.uri().clone()), DialSource::Flow)
+        };
+        let (agent, assistant) = (Arc::clone(agent), assistant.to_owned());
+        Planned::SipAgent(Box::new(SipAgentStep { agent, request, assistant }))
+    }
+}
+
 /// What plans are made from.
 #[derive(Clone)]
 pub struct Planner {
     /// By the name of their `[providers.NAME]` section.
     pub providers: Arc<Providers>,
+    /// Agents that are called by SIP, which stand in chains beside providers.
+    pub sip_agents: Arc<SipAgents>,
     /// For assistants without a chain of their own.
     pub default_chain: Arc<[String]>,
     /// What each provider is.
@@ -110,6 +135,9 @@ pub struct Planner {
 impl Planner {
     /// Why no provider of the default chain can be used now; `None` when one can.
     pub fn complaint(&self) -> Option<String> {
+        if self.default_chain.iter().any(|name| self.sip_agents.contains_key(name)) {
+            return None;
+        }
         let chain: Vec<_> = self.default_chain.iter().filter_map(|name| self.providers.get(name)).collect();
         if chain.is_empty() {
             return Some("no provider of routing.default_chain is configured".to_owned());
@@ -124,39 +152,47 @@ impl Planner {
         for (index, step) in route.flow.iter().enumerate() {
             let last = index + 1 == route.flow.len();
             let planned = match step {
-                Step::Assistant { assistant } => {
-                    self.assistant_step(directory, route, situation, assistant, last).await
-                }
                 Step::Dial { to, timeout } => {
                     situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
-                other => self.step(directory, route, situation, other).await,
+                Step::Assistant { assistant } => {
+                    steps.extend(self.assistants(directory, route, situation, assistant, last).await);
+                    continue;
+                }
+                other => plain(other).await,
             };
             steps.push(planned);
         }
         steps
     }
 
-    async fn step(&self, directory: &Snapshot, route: &Route, situation: &Situation, step: &Step) -> Planned {
-        match step {
-            Step::Answer {} => Planned::Answer,
-            Step::Progress { seconds, file: None } => Planned::Progress { span: seconds.0, audio: None },
-            Step::Progress { seconds, file: Some(file) } => match sound(file.clone()).await {
-                Ok(audio) => Planned::Progress { span: seconds.0, audio: Some(audio) },
-                Err(impossible) => impossible,
-            },
-            Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
-            Step::Assistant { assistant } => {
-                self.assistant_step(directory, route, situation, assistant, true).await
-            }
-            Step::Dial { .. } => {
-                Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
-            }
-            Step::Echo { seconds } => Planned::Echo(seconds.map(|seconds| seconds.0)),
-            Step::Wait { seconds } => Planned::Wait(seconds.0),
-            Step::Hangup {} => Planned::Hangup,
-            Step::Reject { status } => Planned::Reject(*status),
+    /// The steps of an assistant: agents that are called by SIP are steps of their own, before, between and after the
+    /// providers of its chain.
+    async fn assistants(
+        &self,
+        directory: &Snapshot,
+        route: &Route,
+        situation: &Situation,
+        name: &str,
+        last: bool,
+    ) -> Vec<Planned> {
+        let stored = directory.assistant(route.organization.as_deref(), name);
+        let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
+        let chain = chain.unwrap_or(&self.default_chain);
+        let is_agent = |name: &String| self.sip_agents.contains_key(name);
+        if !chain.iter().any(is_agent) {
+            return vec![self.assistant_step(directory, route, situation, name, chain, last).await];
         }
+        let runs: Vec<_> = chain.chunk_by(|one, other| !is_agent(one) && !is_agent(other)).collect();
+        let mut steps = Vec::new();
+        for (index, run) in runs.iter().enumerate() {
+            let last = last && index + 1 == runs.len();
+            steps.push(match run.first().and_then(|name| self.sip_agents.get(name)) {
+                Some(agent) => situation.sip_agent(agent, route, name),
+                None => self.assistant_step(directory, route, situation, name, run, last).await,
+            });
+        }
+        steps
     }
 
     async fn assistant_step(
@@ -165,9 +201,10 @@ impl Planner {
         route: &Route,
         situation: &Situation,
         name: &str,
+        chain: &[String],
         last: bool,
     ) -> Planned {
-        let mut planned = self.assistant(directory, route, situation, name, last);
+        let mut planned = self.assistant(directory, route, situation, name, chain, last);
         let stored = directory.assistant(route.organization.as_deref(), name);
         if let (Planned::Assistant(plan), Some(file)) =
             (&mut planned, stored.and_then(|assistant| assistant.greeting_file.clone()))
@@ -183,6 +220,7 @@ impl Planner {
         route: &Route,
         situation: &Situation,
         name: &str,
+        chain: &[String],
         last: bool,
     ) -> Planned {
         let stored = directory.assistant(route.organization.as_deref(), name);
@@ -192,8 +230,6 @@ impl Planner {
                 reason: "the flow names an unknown assistant".to_owned(),
             };
         }
-        let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
-        let chain = chain.unwrap_or(&self.default_chain);
         let chain: Vec<_> = chain.iter().filter_map(|name| self.providers.get(name)).collect();
         // A voice and a model are one service's own.
         let kind = |provider: &Arc<dyn Provider>| self.kinds.get(provider.name()).copied();
@@ -239,6 +275,27 @@ impl Planner {
             tracing::warn!(?unknown, "the assistant names tools that are not there now");
         }
         toolbox
+    }
+}
+
+/// A step that needs nothing of the call.
+async fn plain(step: &Step) -> Planned {
+    match step {
+        Step::Answer {} => Planned::Answer,
+        Step::Progress { seconds, file: None } => Planned::Progress { span: seconds.0, audio: None },
+        Step::Progress { seconds, file: Some(file) } => match sound(file.clone()).await {
+            Ok(audio) => Planned::Progress { span: seconds.0, audio: Some(audio) },
+            Err(impossible) => impossible,
+        },
+        Step::Play { file } => sound(file.clone()).await.map_or_else(|planned| planned, Planned::Play),
+        // These two are the call's own.
+        Step::Assistant { .. } | Step::Dial { .. } => {
+            Planned::Impossible { status: 501, reason: "this call cannot dial".to_owned() }
+        }
+        Step::Echo { seconds } => Planned::Echo(seconds.map(|seconds| seconds.0)),
+        Step::Wait { seconds } => Planned::Wait(seconds.0),
+        Step::Hangup {} => Planned::Hangup,
+        Step::Reject { status } => Planned::Reject(*status),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::provider::openai::{OpenAiConfig, SessionDefaults};
 use crate::provider::registry::{ProviderConfig, Providers};
 use crate::provider::scripted::ScriptedConfig;
 use crate::provider::ultravox::{CallSettings, UltravoxConfig, Vad};
+use crate::provider::ultravox_sip::{SipAgent, SipAgentConfig, SipAgents};
 use crate::routing::flow::read_sound;
 use crate::routing::media::{MediaSettings, codecs};
 use crate::routing::plan::Planner;
@@ -26,11 +27,12 @@ use crate::sip::profile::Profile;
 use crate::sip::transaction::TimerValues;
 use crate::sip::trunk::{Trunk, Trunks};
 use crate::sip::ua::UaConfig;
+use crate::sip::uri::Uri;
 use crate::tools::registry::Registry;
 
 /// What makes flows runnable: the providers and the prompts.
 pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planner> {
-    let sections = config.providers.iter().map(|(name, section)| {
+    let sections = config.providers.iter().filter_map(|(name, section)| {
         let provider = match section {
             ProviderSection::Openai(section) => ProviderConfig::OpenAi(Box::new(openai(name, section))),
             ProviderSection::Scripted(section) => {
@@ -38,8 +40,10 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
                 ProviderConfig::Scripted(ScriptedConfig { name: name.clone(), script })
             }
             ProviderSection::Ultravox(section) => ProviderConfig::Ultravox(Box::new(ultravox(name, section))),
+            // Agents called by SIP have no sessions.
+            ProviderSection::UltravoxSip(_) => return None,
         };
-        (provider, section.breaker().map(policy).unwrap_or_default())
+        Some((provider, section.breaker().map(policy).unwrap_or_default()))
     });
     let providers = Providers::build(sections).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -47,6 +51,7 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
     let routing = &config.routing;
     Ok(Planner {
         providers: Arc::new(providers),
+        sip_agents: Arc::new(sip_agents(config)?),
         kinds: config.providers.iter().map(|(name, section)| (name.clone(), section.kind())).collect(),
         default_chain: routing.default_chain.clone().into(),
         prompts: Prompts::spoken(),
@@ -61,6 +66,28 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
     })
 }
 
+/// Agents that are called by SIP.
+fn sip_agents(config: &Config) -> anyhow::Result<SipAgents> {
+    let mut agents = SipAgents::new();
+    for (name, section) in &config.providers {
+        let ProviderSection::UltravoxSip(section) = section else { continue };
+        let uri = Uri::parse(section.agent.as_bytes())
+            .map_err(|error| anyhow::anyhow!("providers.{name}.agent = \"{}\": {error}", section.agent))?;
+        let agent = SipAgent::new(SipAgentConfig {
+            name: name.clone(),
+            uri,
+            trunk: section.trunk.clone(),
+            api_url: section.api_url.clone(),
+            api_keys: section.api_keys.clone(),
+            webhook_secrets: section.webhook_secrets.clone(),
+            ring_timeout: section.ring_timeout,
+            account_timeout: section.account_timeout,
+        });
+        agents.insert(name.clone(), Arc::new(agent.map_err(anyhow::Error::msg)?));
+    }
+    Ok(agents)
+}
+
 /// Prices and limits.
 pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
     let section = &config.cost;
@@ -72,7 +99,12 @@ pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
             PriceBook::parse(&text).with_context(|| format!("the price table {}", file.display()))?
         }
     };
-    let kinds = config.providers.iter().map(|(name, section)| (name.clone(), section.kind().to_owned()));
+    // An Ultravox minute costs the same however it came.
+    let kind = |section: &ProviderSection| match section {
+        ProviderSection::UltravoxSip(_) => "ultravox",
+        other => other.kind(),
+    };
+    let kinds = config.providers.iter().map(|(name, section)| (name.clone(), kind(section).to_owned()));
     let rules = Rules {
         max_per_call: section.max_per_call,
         max_per_day: section.max_per_day,

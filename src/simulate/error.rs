@@ -1,4 +1,4 @@
-//! What the service answers to a client event it does not accept.
+//! What a simulated service answers to something of its client that it does not accept.
 
 use serde_json::{Value, json};
 
@@ -62,11 +62,6 @@ impl ApiError {
     /// A value that is of the right type and still not acceptable.
     pub fn invalid(path: &str, why: &str) -> Self {
         Self::new("invalid_value", format!("Invalid '{path}': {why}")).at(path)
-    }
-
-    /// Whether a correct client can meet this error by losing a race.
-    pub fn is_harmless(&self) -> bool {
-        matches!(self.code, "response_cancel_not_active" | "input_audio_buffer_commit_empty")
     }
 
     /// The `error` member of the event.

@@ -91,6 +91,7 @@ pub const METRICS: &[Metric] = &[
         "tandem_provider_key_rests_total",
         "Times a provider's key was put to rest, by provider and reason.",
     ),
+    counter("tandem_provider_webhooks_total", "Webhooks of services, by provider and outcome."),
     counter("tandem_provider_lost_total", "Provider sessions that died during a call."),
     counter(
         "tandem_provider_audio_dropped_ms_total",

@@ -89,6 +89,7 @@ fn keys(provider: &ProviderSection) -> usize {
     match provider {
         ProviderSection::Openai(openai) => openai.api_keys.len(),
         ProviderSection::Ultravox(ultravox) => ultravox.api_keys.len(),
+        ProviderSection::UltravoxSip(agent) => agent.api_keys.len(),
         ProviderSection::Scripted(_) => 0,
     }
 }

@@ -12,7 +12,7 @@ use crate::call::worker::Surroundings;
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::leg::{LegMedia, LegSignal, SipLeg};
 use crate::sip::message::{Method, StatusCode, Transport};
-use crate::sip::ua::{ContactSpec, Credentials, OutRequest};
+use crate::sip::ua::{ContactSpec, Credentials, LegCommand, OutRequest};
 use crate::sip::uri::Uri;
 
 /// What to do with a call that comes in.
@@ -65,7 +65,28 @@ impl Phone {
         self.take(arrival.context("the phone has stopped")?, plan).await
     }
 
-    async fn take(&self, arrival: Arrival, plan: AnswerPlan) -> anyhow::Result<CallReport> {
+    /// Waits for a call and shows who calls; take it with [`Self::take`]. `None`: the phone has stopped.
+    pub async fn arrival(&self) -> Option<Arrival> {
+        self.arriving.lock().await.recv().await
+    }
+
+    /// Turns a call away.
+    pub fn refuse(&self, arrival: &Arrival, status: StatusCode) {
+        let leg = arrival.invite.leg;
+        self.endpoint.command(leg, LegCommand::Reject { status, reason: None, headers: Vec::new() });
+        self.lines().remove(&leg);
+    }
+
+    /// Where the phone takes calls.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addrs().first().map(|listener| listener.address)
+    }
+
+    /// Takes a call and sees it to its end.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub async fn take(&self, arrival: Arrival, plan: AnswerPlan) -> anyhow::Result<CallReport> {
         let id = arrival.invite.leg;
         let settings = self.settings(&plan.codecs, arrival.invite.source.ip());
         let handle = self.endpoint.clone();

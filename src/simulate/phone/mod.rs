@@ -305,8 +305,9 @@ async fn switch(
 }
 
 /// A call that came in.
-struct Arrival {
-    invite: Box<IncomingInvite>,
+pub struct Arrival {
+    /// Who calls whom.
+    pub invite: Box<IncomingInvite>,
     events: mpsc::Receiver<LegEvent>,
 }
 

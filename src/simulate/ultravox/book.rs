@@ -21,6 +21,8 @@ pub(super) struct Call {
     pub number: u64,
     /// Part of the join URL.
     pub token: String,
+    /// It came by SIP.
+    pub by_sip: bool,
     pub join_url: String,
     pub request: Arc<CallRequest>,
     /// The request's body.
@@ -49,6 +51,7 @@ impl Call {
             id,
             number,
             token,
+            by_sip: false,
             join_url,
             request: Arc::new(request),
             asked,
@@ -85,6 +88,7 @@ impl Call {
     pub(super) fn to_json(&self) -> Value {
         let time = |at: Option<DateTime<Utc>>| at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
         let asked = |name: &str| self.asked.get(name).cloned().unwrap_or(Value::Null);
+        let billed = self.billed.map(|billed| format!("{}s", billed.as_secs_f64()));
         json!({
             "callId": self.id,
             "clientVersion": null,
@@ -92,7 +96,7 @@ impl Call {
             "joined": time(self.joined),
             "ended": time(self.ended),
             "endReason": self.end_reason,
-            "billedDuration": self.billed.map(|billed| format!("{}s", billed.as_secs_f64())),
+            "billedDuration": billed,
             "billingStatus": match self.billed {
                 None => "BILLING_STATUS_PENDING",
                 Some(Duration::ZERO) => "BILLING_STATUS_FREE_ZERO_EFFECTIVE_DURATION",
@@ -101,7 +105,7 @@ impl Call {
             "firstSpeakerSettings": self.request.first_speaker_json,
             "initialOutputMedium": if self.request.text_output { "MESSAGE_MEDIUM_TEXT" } else { "MESSAGE_MEDIUM_VOICE" },
             "joinTimeout": format!("{}s", self.request.join_timeout.as_secs_f64()),
-            "joinUrl": self.join_url,
+            "joinUrl": (!self.by_sip).then_some(&self.join_url),
             "languageHint": self.request.language_hint,
             "maxDuration": format!("{}s", self.request.max_duration.as_secs_f64()),
             "medium": asked("medium"),
@@ -116,7 +120,10 @@ impl Call {
             "shortSummary": null,
             "summary": null,
             "metadata": self.request.metadata,
-            "sipDetails": null,
+            "sipDetails": self.by_sip.then(|| json!({
+                "billedDuration": billed,
+                "terminationReason": self.ended.map(|_| "SIP_TERMINATION_NORMAL"),
+            })),
         })
     }
 }

@@ -13,6 +13,7 @@ use super::fault::{Fault, FaultScope};
 use super::record::Summary;
 use super::server::{Running, SimConfig, UltravoxSimulator};
 use super::session::Behaviour;
+use super::sip::SipConfig;
 use crate::simulate::script::Script;
 use crate::simulate::speech::Speech;
 
@@ -63,6 +64,15 @@ pub struct SimulateUltravoxArgs {
     /// Time from the end of a call to its bill, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     pub billing_delay: u64,
+
+    /// Address to answer calls to agents on, by SIP over UDP and TCP.
+    #[arg(long, value_name = "ADDRESS")]
+    pub sip: Option<SocketAddr>,
+
+    /// First port of RTP for those calls; a thousand are taken.
+    #[arg(long, value_name = "PORT", default_value_t = 30_000, requires = "sip",
+        value_parser = clap::value_parser!(u16).range(1024..=64_000))]
+    pub rtp_from: u16,
 
     /// Address to send webhooks of all calls to.
     #[arg(long, value_name = "URL")]
@@ -149,6 +159,7 @@ impl SimulateUltravoxArgs {
             fault_scope: self.fault_on,
             api_keys: self.api_key.iter().cloned().collect(),
             calls_max: self.calls,
+            sip: self.sip.map(|listen| SipConfig { listen, rtp_ports: (self.rtp_from, self.rtp_from + 999) }),
             webhooks: self.webhook.iter().map(hook).collect(),
             seed: self.seed,
             report: self.report.clone(),
@@ -167,6 +178,9 @@ impl SimulateUltravoxArgs {
 pub async fn run(args: SimulateUltravoxArgs, json: bool) -> anyhow::Result<ExitCode> {
     let running = UltravoxSimulator::start(args.config()?).await?;
     eprintln!("Ultravox simulator on {}; Ctrl-C ends it", running.url());
+    if let Some(sip) = running.sip_addr() {
+        eprintln!("agents are called at sip:agent_1@{sip}");
+    }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = interrupt.recv() => {}

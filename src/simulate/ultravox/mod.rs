@@ -6,7 +6,9 @@
 //! messages. What the "model" says comes from a [`Script`](super::script::Script), how it sounds from
 //! [`Speech`], and what goes wrong from [`fault::Fault`].
 //!
-//! Simplifications: `serverWebSocket` is the only medium that can be asked for; tools that the service
+//! With [`sip::SipConfig`] it also answers calls to `agent_…`, whose audio it speaks by SIP and RTP.
+//!
+//! Simplifications: `serverWebSocket` is the only medium that can be asked for by REST; tools that the service
 //! would run itself, apart from `hangUp`, are accepted and never run; agents, corpora, stages and
 //! recordings have no resources of their own; `priorCallId` is refused.
 
@@ -21,6 +23,7 @@ pub mod record;
 mod rest;
 pub mod server;
 pub mod session;
+pub mod sip;
 mod socket;
 mod spoken;
 pub mod tools;

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -25,6 +25,7 @@ use super::create::{CallRequest, Callback};
 use super::fault::{Fault, FaultScope, SessionFaults};
 use super::record::{Collector, Observer, Record, Report, Summary};
 use super::session::{Behaviour, CallSession, SessionSetup, uuid};
+use super::sip::SipConfig;
 use super::socket::{Socket, now, websocket_config};
 use super::spoken::Library;
 use super::webhook::Webhooks;
@@ -49,6 +50,8 @@ pub struct SimConfig {
     pub calls_max: usize,
     /// Told of the events of all calls.
     pub webhooks: Vec<Callback>,
+    /// Where agents are called by SIP.
+    pub sip: Option<SipConfig>,
     /// Of all ids; the same seed gives the same ids to the same sequence of calls.
     pub seed: u64,
     /// JSON lines of everything recorded.
@@ -69,6 +72,7 @@ impl Default for SimConfig {
             api_keys: Vec::new(),
             calls_max: 10_000,
             webhooks: Vec::new(),
+            sip: None,
             seed: 1,
             report: None,
             record_dir: None,
@@ -99,6 +103,9 @@ pub enum StartError {
     /// The agent's speech cannot be made.
     #[error(transparent)]
     Speech(#[from] SpeechError),
+    /// SIP cannot be answered.
+    #[error("cannot answer SIP: {0:#}")]
+    Sip(anyhow::Error),
     /// Webhooks cannot be sent.
     #[error("cannot send webhooks: {0}")]
     Webhooks(String),
@@ -131,7 +138,7 @@ impl UltravoxSimulator {
             client: crate::web::client(&[], WEBHOOK_LIMIT).map_err(StartError::Webhooks)?,
             collector: collector.clone(),
             retry: behaviour.webhook_retry,
-            account: config.webhooks.clone(),
+            account: config.webhooks.clone().into(),
             stop: stop.clone(),
         };
         let shared = Arc::new(Shared {
@@ -147,13 +154,20 @@ impl UltravoxSimulator {
             config,
         });
         shared.tasks.spawn(shared.clone().listen(listener));
-        Ok(Running { shared })
+        let mut sip_addr = None;
+        if let Some(sip) = shared.config.sip {
+            let phone = super::sip::open(sip).await.map_err(StartError::Sip)?;
+            sip_addr = phone.address();
+            shared.tasks.spawn(super::sip::serve(shared.clone(), Arc::new(phone)));
+        }
+        Ok(Running { shared, sip_addr })
     }
 }
 
 /// A simulator at work.
 pub struct Running {
     shared: Arc<Shared>,
+    sip_addr: Option<SocketAddr>,
 }
 
 impl Running {
@@ -162,9 +176,20 @@ impl Running {
         self.shared.addr
     }
 
+    /// Where agents are called by SIP.
+    pub fn sip_addr(&self) -> Option<SocketAddr> {
+        self.sip_addr
+    }
+
     /// What to put into a provider's `url`: the base of all resources.
     pub fn url(&self) -> String {
         format!("{}/api/", self.shared.origin())
+    }
+
+    /// Tells these of all calls from now on, in place of those before.
+    pub fn tell(&self, webhooks: Vec<Callback>) {
+        let mut account = self.shared.webhooks.account.lock().unwrap_or_else(PoisonError::into_inner);
+        *account = webhooks;
     }
 
     /// Everything recorded so far.
@@ -292,8 +317,57 @@ impl Shared {
         shown
     }
 
+    /// Opens a call that came by SIP; its id.
+    pub(super) fn open_sip(
+        &self,
+        number: u64,
+        request: CallRequest,
+        asked: Value,
+        faults: Vec<Fault>,
+    ) -> String {
+        let id = uuid(&mut StdRng::seed_from_u64(self.seed(number)));
+        let created = Record::Created {
+            call: id.clone(),
+            request: asked.clone(),
+            faults: faults.iter().map(ToString::to_string).collect(),
+        };
+        self.record(number, created);
+        self.book.insert(super::sip::entry(number, id.clone(), request, asked, faults));
+        id
+    }
+
+    /// The caller and the agent hear each other.
+    pub(super) async fn joined(self: &Arc<Self>, id: &str) {
+        let call = self.book.change(id, |call| {
+            call.joined = Some(chrono::Utc::now());
+            call.clone()
+        });
+        let Some(call) = call else { return };
+        self.record(call.number, Record::Joined { call: id.to_owned() });
+        let shared = self.clone();
+        self.tasks.spawn(async move {
+            shared.webhooks.tell("call.started", &call).await;
+            shared.webhooks.tell("call.joined", &call).await;
+        });
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub(super) fn behaviour(&self) -> &Behaviour {
+        &self.behaviour
+    }
+
+    /// What `say` sounds like.
+    pub(super) fn samples(&self, say: &crate::simulate::speech::Say, rate: u32) -> Vec<i16> {
+        let spoken = self.library.spoken(say, rate, (&[], rate));
+        let (pairs, _) = spoken.audio.as_chunks::<2>();
+        pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
+    }
+
     /// Ends a call, tells of it, and bills it.
-    async fn end(&self, id: &str, reason: &'static str) {
+    pub(super) async fn end(&self, id: &str, reason: &'static str) {
         let Some(call) = self.book.end(id, reason) else { return };
         self.record(call.number, Record::Ended { call: id.to_owned(), reason: reason.to_owned() });
         let never = call.faults.contains(&Fault::BillNever);

@@ -1,6 +1,6 @@
 //! Webhooks: signed, sent until somebody answers 2xx.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
@@ -21,7 +21,7 @@ pub(super) struct Webhooks {
     /// From the first attempt to the second; doubled each time.
     pub retry: Duration,
     /// Told of every call's events.
-    pub account: Vec<Callback>,
+    pub account: Mutex<Vec<Callback>>,
     pub stop: CancellationToken,
 }
 
@@ -31,7 +31,8 @@ impl Webhooks {
         let body = json!({"event": event, "call": call.to_json()});
         let body = text_of(&body);
         let twice = call.faults.contains(&Fault::WebhooksTwice);
-        let to: Vec<&Callback> = call.callback(event).into_iter().chain(&self.account).collect();
+        let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let to: Vec<&Callback> = call.callback(event).into_iter().chain(&account).collect();
         let sending = to.into_iter().map(async |callback| {
             self.send(event, call, callback, &body).await;
             if twice {
