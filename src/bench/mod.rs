@@ -25,6 +25,7 @@ mod marker;
 mod report;
 mod service;
 pub mod soak;
+pub mod tools;
 mod wire;
 
 pub use report::{Check, Report};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::output::Style;
 use super::{Context, Exit, Failure};
-use crate::bench::{Check, Options, bridge, load, soak};
+use crate::bench::{Check, Options, bridge, load, soak, tools};
 
 /// Measure how many calls this machine carries, relays and takes a second.
 #[derive(Debug, Args)]
@@ -42,6 +42,11 @@ enum BenchCommand {
         before_help = "Examples:\n  tandem bench soak --minutes 30 --calls 100 --check\n  tandem bench soak --minutes 3 --call-seconds 5"
     )]
     Soak(SoakArgs),
+    /// Let a simulated model call tools; measure the way there and back, without the tool's own time.
+    #[command(
+        before_help = "Examples:\n  tandem bench tools --check\n  tandem bench tools --calls 100 --at-once 20 --check"
+    )]
+    Tools(ToolsArgs),
 }
 
 /// What every benchmark takes.
@@ -103,6 +108,21 @@ struct SoakArgs {
     /// How long a call lasts.
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=86_400))]
     call_seconds: u32,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct ToolsArgs {
+    /// Calls, all in all.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    calls: u16,
+    /// Calls at a time.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=200))]
+    at_once: u16,
+    /// Tool calls of each call.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=24))]
+    rounds: u16,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -185,6 +205,18 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
             let report = soak::run(&options, remark)?;
             let checks = checked(args.common.check, report.checks());
             told(context, json!(report), &report.lines(), &checks, &[])
+        }
+        BenchCommand::Tools(args) => {
+            let options = tools::Options {
+                calls: args.calls.into(),
+                at_once: args.at_once.into(),
+                rounds: args.rounds.into(),
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = tools::run(&options, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &report.void)
         }
     }
 }

@@ -35,7 +35,7 @@ pub async fn list(
 ) -> Result<Json<Value>, Problem> {
     let organization = caller.organization.clone().or(query.organization);
     let mut tools = api.tools.list(organization.as_deref());
-    tools.retain(|tool| tool.available || query.all == Some(true));
+    tools.retain(|tool| tool.available || tool.organization.is_some() || query.all == Some(true));
     let seen = |server: &&Arc<crate::tools::mcp::Server>| {
         organization.is_none() || server.serves(organization.as_deref())
     };

@@ -50,7 +50,8 @@ pub enum LogError {
 pub fn start_logging(log: &Log) -> Result<LogGuard, LogError> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let text = text.unwrap_or_else(|| log.level.clone());
-    let filter = EnvFilter::try_new(&text)
+    // What MCP servers say is not escaped there, and addresses may hold keys; what matters of it we say ourselves.
+    let filter = EnvFilter::try_new(format!("rmcp=off,{text}"))
         .map_err(|error| LogError::Filter { filter: text, cause: error.to_string() })?;
     let (lines, guard) = writer::start(std::io::stderr())?;
     let registry = tracing_subscriber::registry().with(filter);

@@ -195,7 +195,7 @@ async fn stay(server: &Arc<Server>) -> String {
         };
         match listed {
             Ok(Ok(tools)) => show(server, &peer, tools),
-            Ok(Err(error)) => return format!("its tools cannot be listed: {error}"),
+            Ok(Err(error)) => return format!("its tools cannot be listed: {}", innermost(&error)),
             Err(_) => return format!("it did not list its tools within {} s", LIST_LIMIT.as_secs()),
         }
         tokio::select! {
@@ -271,7 +271,7 @@ async fn connect(config: &ServerConfig, changed: Arc<Notify>) -> Result<Connecti
             if let Some(complaints) = complaints {
                 tokio::spawn(hear(config.name.clone(), complaints));
             }
-            serve_client(ears, transport).await.map_err(|error| error.to_string())
+            serve_client(ears, transport).await.map_err(|error| innermost(&error))
         }
         Link::Http { url, headers } => {
             let client = web::streaming_client()?;
@@ -279,9 +279,25 @@ async fn connect(config: &ServerConfig, changed: Arc<Notify>) -> Result<Connecti
             let settings =
                 StreamableHttpClientTransportConfig::with_uri(url.as_str()).custom_headers(headers);
             let transport = StreamableHttpClientTransport::with_client(client, settings);
-            serve_client(ears, transport).await.map_err(|error| error.to_string())
+            serve_client(ears, transport).await.map_err(|error| innermost(&error))
         }
     }
+}
+
+/// The cause of an error in its own words: those around it name our types and the whole URL.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let words = cause.to_string();
+    // Some errors print their cause in place of giving it.
+    words
+        .rsplit(": ")
+        .next()
+        .filter(|last| words.len() > CAUSE_MOST && !last.is_empty())
+        .unwrap_or(&words)
+        .to_owned()
 }
 
 fn header((name, value): (&String, &SecretString)) -> Result<(HeaderName, HeaderValue), String> {
@@ -377,5 +393,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const STABLE: Duration = Duration::from_secs(60);
 /// Tools taken of one server.
 const TOOLS_MOST: usize = 128;
+/// Bytes of a cause that are still readable.
+const CAUSE_MOST: usize = 160;
 /// Characters of a description.
 const DESCRIPTION_MOST: usize = 2000;

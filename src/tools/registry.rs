@@ -27,7 +27,13 @@ struct Inner {
     servers: Servers,
 }
 
-type Declared = BTreeMap<(String, String), Arc<Tool>>;
+/// What organizations have declared.
+#[derive(Default)]
+struct Declared {
+    tools: BTreeMap<(String, String), Arc<Tool>>,
+    /// What cannot be used, and why.
+    broken: Vec<Listed>,
+}
 
 /// The tools an assistant wants, and what its call has.
 #[derive(Debug, Default)]
@@ -87,11 +93,11 @@ impl Registry {
     /// The tools that organizations have declared, in place of those they had. One that cannot be used is left out,
     /// and the log says why.
     pub fn declare(&self, stored: &[store::Tool]) {
-        let mut declared = Declared::new();
+        let mut declared = Declared::default();
         for stored in stored {
             match self.0.webhooks.tool(stored) {
                 Ok(tool) => {
-                    declared.insert((stored.organization.clone(), stored.name.clone()), Arc::new(tool));
+                    declared.tools.insert((stored.organization.clone(), stored.name.clone()), Arc::new(tool));
                 }
                 Err(cause) => {
                     warn!(
@@ -100,6 +106,13 @@ impl Registry {
                         cause,
                         "a tool cannot be used"
                     );
+                    declared.broken.push(Listed {
+                        description: stored.description.clone(),
+                        origin: "webhook",
+                        organization: Some(stored.organization.clone()),
+                        needs: Some(cause),
+                        ..waiting(&stored.name, "")
+                    });
                 }
             }
         }
@@ -160,7 +173,12 @@ impl Registry {
         let mut list: Vec<Listed> = self.0.built_in.iter().map(listed_built_in).collect();
         list.extend(builtin::WAITING.iter().map(|(name, subsystem)| waiting(name, subsystem.as_str())));
         let declared = self.0.declared.borrow().clone();
-        let own = declared.iter().filter(|((owner, _), _)| organization.is_none_or(|wanted| wanted == owner));
+        let own = declared.tools.iter();
+        let own = own.filter(|((owner, _), _)| organization.is_none_or(|wanted| wanted == owner));
+        let broken = declared.broken.iter();
+        let broken = broken
+            .filter(|tool| organization.is_none_or(|wanted| tool.organization.as_deref() == Some(wanted)));
+        list.extend(broken.cloned());
         list.extend(own.map(|(_, tool)| listed(&tool.definition)));
         for server in
             self.0.servers.all().filter(|server| organization.is_none_or(|name| server.serves(Some(name))))
@@ -180,6 +198,7 @@ impl Registry {
     fn offered(&self, organization: Option<&str>) -> impl Iterator<Item = Arc<Tool>> {
         let declared = self.0.declared.borrow().clone();
         let own: Vec<_> = declared
+            .tools
             .iter()
             .filter(|((owner, _), _)| Some(owner.as_str()) == organization)
             .map(|(_, tool)| Arc::clone(tool))

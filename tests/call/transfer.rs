@@ -31,6 +31,14 @@ impl Stage {
         Self { lab, ann, bob, carol }
     }
 
+    /// As [`Stage::open`], with a setup that knows where bob and carol are.
+    pub async fn open_with(setup: impl FnOnce(SocketAddr, SocketAddr) -> Setup) -> Self {
+        let (ann, bob, carol) = (Wire::open("ann").await, Wire::open("bob").await, Wire::open("carol").await);
+        let setup = setup(bob.address, carol.address);
+        let lab = Lab::open(PORTS, staged("local", "acme", [bob.address, carol.address], setup)).await;
+        Self { lab, ann, bob, carol }
+    }
+
     pub fn at(&self) -> SocketAddr {
         self.lab.sip
     }

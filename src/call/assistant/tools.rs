@@ -84,8 +84,19 @@ impl Call {
                     let name = shown_name;
                     let pending = Pending { id, name, started, waits, speak, cancel_on_barge_in, print };
                     self.desk_mut().pending.push(pending);
+                    self.keys_before(talk);
                 }
             },
+        }
+    }
+
+    /// What was pressed just before keys are collected belongs to the entry.
+    fn keys_before(&mut self, talk: &mut Talk) {
+        if self.desk_mut().collects() {
+            talk.digits_until = None;
+            let keys = std::mem::take(&mut talk.digits);
+            let now = Instant::now();
+            keys.chars().for_each(|key| self.desk_mut().key(key, now));
         }
     }
 
@@ -130,11 +141,8 @@ impl Call {
                 if self.desk_mut().collects() {
                     return Acted::failed("keys are being collected already");
                 }
-                // What was pressed just before belongs to the entry.
-                let keys = std::mem::take(&mut talk.digits);
-                talk.digits_until = None;
-                let until = now + if keys.is_empty() { rule.first } else { rule.pause };
-                Acted::Begun(Waits::Keys { rule, keys, until })
+                let until = now + rule.first;
+                Acted::Begun(Waits::Keys { rule, keys: String::new(), until })
             }
             Action::PauseRecording => self.pause_recording_for_tool(true),
             Action::ResumeRecording => self.pause_recording_for_tool(false),
@@ -256,6 +264,8 @@ impl Call {
         let mut over = None;
         for pending in &mut desk.pending {
             let Waits::Hold { until, item, position, for_others } = &mut pending.waits else { continue };
+            // Others of the same response may have been called after it.
+            *for_others |= works;
             if now >= *until || (*for_others && !works) {
                 over = Some(if now >= *until { "the time is over" } else { "the other tools have answered" });
                 break;

@@ -4,6 +4,49 @@ use super::*;
 use crate::provider::{Tokens, Usage};
 use serde_json::{Value, json};
 
+// Going on with other settings.
+
+#[test]
+fn an_update_sends_what_changes_and_nothing_else() {
+    let mut talk = Talk::new();
+    let update = |instructions: Option<&str>, language: Option<&str>, tools| Command::Update {
+        instructions: instructions.map(str::to_owned),
+        language: language.map(str::to_owned),
+        tools,
+    };
+    talk.mapper.command(update(None, Some("de-AT"), None));
+    assert_eq!(talk.sent(), Vec::<Value>::new(), "nobody writes down what the caller says");
+    talk.mapper = std::mem::take(&mut talk.mapper).transcribed_by("gpt-transcribe");
+    talk.mapper.command(update(None, Some("de-AT"), None));
+    let tool = ToolSpec { name: "a".into(), description: "b".into(), parameters: json!({"type": "object"}) };
+    talk.mapper.command(update(Some("Be brief."), None, Some([tool].into())));
+    talk.mapper.command(update(None, None, None));
+    let sent: Vec<_> = talk
+        .sent()
+        .into_iter()
+        .map(|message| (message["type"].clone(), message["session"].clone()))
+        .collect();
+    assert_eq!(
+        sent,
+        [
+            (
+                "session.update".into(),
+                json!({"type": "realtime", "audio": {"input": {"transcription":
+                {"model": "gpt-transcribe", "language": "de"}}}})
+            ),
+            (
+                "session.update".into(),
+                json!({"type": "realtime", "instructions": "Be brief.", "tools": [
+                {"type": "function", "name": "a", "description": "b", "parameters": {"type": "object"}}]})
+            ),
+        ]
+    );
+    // A response that has instructions of its own repeats the new ones.
+    talk.mapper.command(Command::Respond { instructions: Some("Greet.".into()) });
+    let response = talk.sent().remove(0);
+    assert!(response["response"]["instructions"].as_str().unwrap().starts_with("Be brief."), "{response}");
+}
+
 // Turns of the caller.
 
 #[test]

@@ -101,11 +101,12 @@ impl RealtimeSession {
         match self.open_calls.iter().position(|(id, _)| *id == call_id) {
             Some(position) => {
                 let (_, since) = self.open_calls.swap_remove(position);
-                let after_ms = now.saturating_duration_since(since).as_millis() as u64;
-                self.record(now, Record::ToolAnswered { call_id, after_ms, output });
+                let after = now.saturating_duration_since(since);
+                let (after_ms, after_us) = (after.as_millis() as u64, after.as_micros() as u64);
+                self.record(now, Record::ToolAnswered { call_id, after_ms, after_us, output });
             }
             // A call of replayed history.
-            None => self.record(now, Record::ToolAnswered { call_id, after_ms: 0, output }),
+            None => self.record(now, Record::ToolAnswered { call_id, after_ms: 0, after_us: 0, output }),
         }
     }
 

@@ -99,6 +99,8 @@ pub enum Record {
         call_id: String,
         /// Time since the call was complete.
         after_ms: u64,
+        /// The same in microseconds.
+        after_us: u64,
         /// What the model was told, shortened.
         output: String,
     },
