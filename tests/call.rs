@@ -5,6 +5,8 @@
 mod audio;
 #[path = "call/barge_in.rs"]
 mod barge_in;
+#[path = "call/breaker.rs"]
+mod breaker;
 #[path = "call/bridge.rs"]
 mod bridge;
 #[path = "call/browser_phone.rs"]

@@ -373,6 +373,53 @@ fn a_secret_in_the_wrong_key_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn master_keys_come_from_variables_and_are_shown_nowhere() {
+    let present = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    let old = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let text = "[secrets]\nprevious_key_env = [\"OLD_KEY\"]\n";
+    let loaded = load(text, &[("TANDEM_SECRETS_KEY", present), ("OLD_KEY", old)]);
+    assert_eq!(printed(&loaded.findings), [""; 0]);
+    let secrets = &loaded.config.secrets;
+    assert_eq!(secrets.key.as_ref().map(|key| key.octets()[1]), Some(0x11));
+    assert_eq!(secrets.previous[0].octets()[31], 0x1f);
+    let shown = format!("{:?}{}", loaded.config, config::to_toml(&loaded.config)).to_lowercase();
+    assert!(!shown.contains(&present[..8]) && !shown.contains("aaecawqf"), "{shown}");
+
+    // Without one there is nothing to say, unless somebody has named it.
+    assert_eq!(printed(&load("", &[]).findings), [""; 0]);
+    let named = load("[secrets]\nkey_env = \"MY_KEY\"\n", &[]);
+    assert!(
+        printed(&named.findings)[0]
+            .contains("warning: secrets.key_env: the environment variable MY_KEY is not set")
+    );
+    let short = load("", &[("TANDEM_SECRETS_KEY", "c2hvcnQ=")]);
+    let message = printed(&short.findings).join("\n");
+    assert!(
+        short.has_errors() && message.contains("TANDEM_SECRETS_KEY does not hold 32 octets"),
+        "{message}"
+    );
+    assert!(message.contains("openssl rand -base64 32") && !message.contains("c2hvcnQ"), "{message}");
+}
+
+#[test]
+fn a_breaker_has_its_defaults_and_its_ranges() {
+    let openai =
+        |more: &str| load(&format!("[providers.x]\nkind = \"openai\"\napi_key_env = []\n{more}"), &[]);
+    let plain = openai("");
+    let breaker = plain.config.providers["x"].breaker().expect("it can fail");
+    assert_eq!((breaker.failures, breaker.probes), (5, 1));
+    assert_eq!((breaker.cool_down.as_secs(), breaker.slow.as_secs()), (30, 3));
+    let changed = openai("breaker = { failures = 3, cool_down = \"1m\", slow = \"900ms\", probes = 2 }\n");
+    let breaker = changed.config.providers["x"].breaker().expect("it can fail");
+    assert_eq!((breaker.failures, breaker.cool_down.as_secs(), breaker.slow.as_millis()), (3, 60, 900));
+    for wrong in ["failures = 0", "cool_down = \"0s\"", "slow = \"2m\"", "probes = 11", "coolDown = \"1s\""] {
+        let loaded = openai(&format!("[providers.x.breaker]\n{wrong}\n"));
+        assert!(loaded.has_errors(), "{wrong}");
+    }
+    assert!(plain.config.providers["scripted"].breaker().is_none());
+}
+
+#[test]
 fn variables_lie_over_the_file() {
     let variables = [
         ("TANDEM__HTTP__LISTEN", "127.0.0.1:9999"),

@@ -136,6 +136,45 @@ async fn a_reader_that_sleeps_through_everything_catches_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_the_installation_is_shown_to_administrators_and_again_to_those_who_were_away() {
+    let lab = Lab::open(PORTS, Setup::default().fault("refuse:503")).await;
+    let token = lab.token().await;
+    let mut present = Watcher::open(lab.server.http_address(), Pass::Token(&token)).await;
+    let hello = present.frame().await;
+    present.send(json!({"op": "subscribe", "topic": "system"})).await;
+    assert_eq!(present.frame().await["mode"], "snapshot");
+    let snapshot = present.frame().await;
+    assert_eq!(snapshot["data"]["providers"][0]["state"], "closed", "{snapshot}");
+    for _ in 0..5 {
+        lab.call("100", Vec::new()).await;
+    }
+    let seen = present.until("system.alert").await;
+    let of = |frames: &[Value]| -> Vec<(u64, String)> {
+        let kind = |frame: &Value| frame["type"].as_str().unwrap_or_default().to_owned();
+        frames.iter().filter_map(|frame| Some((frame["seq"].as_u64()?, kind(frame)))).collect()
+    };
+    let expected = [(1, "breaker.opened".to_owned()), (2, "system.alert".to_owned())];
+    assert_eq!(of(&seen), expected);
+    let alert = seen.last().expect("the alert");
+    assert_eq!(
+        (alert["topic"].as_str(), alert["data"]["provider"].as_str()),
+        (Some("system"), Some("openai"))
+    );
+
+    let mut away = Watcher::open(lab.server.http_address(), Pass::Token(&token)).await;
+    away.send(json!({"op": "subscribe", "topic": "system", "epoch": hello["epoch"], "since": 0})).await;
+    assert_eq!(of(&away.until("system.alert").await), expected);
+
+    let store = lab.server.store();
+    let other = store.create_token("t", Role::Manager, Some("acme"), None).await.expect("a token").secret;
+    let mut stranger = Watcher::open(lab.server.http_address(), Pass::Token(&other)).await;
+    stranger.frame().await;
+    stranger.send(json!({"op": "subscribe", "topic": "system"})).await;
+    assert_eq!(stranger.frame().await["problem"]["status"], 403);
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_organization_sees_its_own_calls_and_no_others() {
     let lab = Lab::open(PORTS, Setup::default()).await;
     let store = lab.server.store();

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
+use tandem::config::MasterKey;
 use tandem::simulate::phone::Act;
 use tandem::telemetry::capture;
 use tokio::net::UdpSocket;
@@ -20,7 +21,12 @@ async fn a_whole_call_logs_no_number_and_no_word() {
     let script = "speech = \"tone:600\"\nhears = [\"my secret is marmalade\"]\n[[turn]]\nsay = \"A zeppelin awaits.\"\n\
                   duration_ms = 800\n[[turn]]\nsay = \"Mind the porcupine.\"\nduration_ms = 1500\n\
                   tool = { name = \"send_dtmf\", arguments = { digits = \"8642\" } }\n";
-    let lab = Lab::open(PORTS, Setup::default().greeting("Walrus and company.").script(script)).await;
+    let setup = Setup::default().greeting("Walrus and company.").script(script);
+    let setup = setup.configure(|config| config.secrets.key = Some(MasterKey::new([7; 32])));
+    let lab = Lab::open(PORTS, setup).await;
+    let token = lab.token().await;
+    let key = r#"{"key": "sk-kept-in-the-database", "organization": "acme"}"#;
+    assert_eq!(lab.http("POST", "/api/v1/providers/openai/keys", &token, key).await.0, 201);
     let keys = Act::Press("7531".to_owned());
     let talk =
         acts([&listen(), &[utterance(400)], &listen(), &[utterance(400), keys], &listen(), &[Act::HangUp]]);
@@ -42,8 +48,11 @@ async fn a_whole_call_logs_no_number_and_no_word() {
         let told = captured.mentions(Level::INFO, secret);
         assert!(told.is_empty(), "{secret} is in the log: {told:#?}");
     }
-    let keys = captured.mentions(Level::TRACE, "sk-test");
-    assert!(keys.is_empty(), "a key is in the log: {keys:#?}");
+    assert!(!captured.mentions(Level::INFO, "a provider's key was added").is_empty(), "that is told");
+    for key in ["sk-test", "sk-kept-in"] {
+        let keys = captured.mentions(Level::TRACE, key);
+        assert!(keys.is_empty(), "a key is in the log: {keys:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

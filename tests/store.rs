@@ -15,11 +15,12 @@ use tandem::event::{
     CallCreated, CallEnded, CallEvent, CallEventKind, Cost, CostItem, CostPart, CostParts, Direction,
     Disposition, Ephemeral, EventSink, Floor, Heard, Phase, Quality, TranscriptLine,
 };
-use tandem::id::{CallId, LineId};
+use tandem::id::{CallId, LineId, ProviderKeyId};
 use tandem::store::journal::{Journal, QUEUE};
+use tandem::store::provider_keys::{ProviderKey, SealedKey};
 use tandem::store::{
     Applied, Assistant, CallFilter, Committed, CostBy, Feed, FeedItem, JournalHandle, Number, Organization,
-    Phone, PhoneSecret, RecordingSetting, Role, Store, StoreError, User,
+    Phone, PhoneSecret, RecordingSetting, Role, Store, StoreError, SystemLog, User,
 };
 use tandem::time::UnixMs;
 
@@ -106,6 +107,65 @@ fn a_phone_is_kept_without_its_password_until_it_is_removed() {
         assert_eq!(store.phones(Some("acme")).await.unwrap().len(), 1);
         assert!(store.remove_phone("101").await.unwrap() && !store.remove_phone("101").await.unwrap());
         assert!(store.phones(None).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_providers_key_is_kept_once_and_resealed_only_as_it_was_read() {
+    on_each(async |home| {
+        let store = home.store().await;
+        store.put_organization(&organization("acme")).await.unwrap();
+        let key = |organization: Option<&str>, fingerprint: &str| SealedKey {
+            key: ProviderKey {
+                id: ProviderKeyId::fresh(),
+                provider: "openai".to_owned(),
+                organization: organization.map(str::to_owned),
+                fingerprint: fingerprint.to_owned(),
+                created_at: UnixMs::new(5),
+            },
+            sealed: "v1.0.AA".to_owned(),
+        };
+        let (of_acme, of_all) = (key(Some("acme"), "0011aabb"), key(None, "0011aabb"));
+        store.add_provider_key(&of_acme).await.unwrap();
+        store.add_provider_key(&of_all).await.unwrap();
+        for again in [key(Some("acme"), "0011aabb"), key(None, "0011aabb")] {
+            let error = store.add_provider_key(&again).await.unwrap_err();
+            assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+        }
+        let error = store.add_provider_key(&key(Some("nobody"), "0011aabb")).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+        let mut kept = store.provider_keys().await.unwrap();
+        kept.sort_by_key(|kept| kept.key.organization.clone());
+        assert_eq!(kept, [of_all.clone(), of_acme.clone()]);
+        assert!(store.reseal_provider_key(&of_acme, "v1.1.BB").await.unwrap());
+        assert!(
+            !store.reseal_provider_key(&of_acme, "v1.2.CC").await.unwrap(),
+            "it is no longer as it was read"
+        );
+        assert!(!store.remove_provider_key("other", of_all.key.id).await.unwrap());
+        assert!(store.remove_provider_key("openai", of_all.key.id).await.unwrap());
+        assert!(!store.remove_provider_key("openai", of_all.key.id).await.unwrap());
+        assert_eq!(store.provider_keys().await.unwrap()[0].sealed, "v1.1.BB");
+    });
+}
+
+#[test]
+fn what_happens_to_the_installation_is_numbered_on_through_restarts() {
+    on_each(async |home| {
+        for round in 0..2u64 {
+            let (store, journal, feed) = home.journal().await;
+            let mut listener = feed.subscribe();
+            let log = SystemLog::start(store, feed.clone()).await.unwrap();
+            assert_eq!(feed.system_head(), round);
+            log.tell("breaker.opened", serde_json::json!({"provider": "openai", "round": round}));
+            let FeedItem::System(shown) = listener.next().await.unwrap() else { panic!("no event") };
+            assert_eq!((shown.seq, &*shown.kind), (round + 1, "breaker.opened"));
+            drop(log);
+            journal.close().await;
+        }
+        let kept = home.store().await.system_since(1, 10).await.unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].data.get(), r#"{"provider":"openai","round":1}"#);
     });
 }
 

@@ -274,7 +274,7 @@ fn rotate(context: &Context, answer: Value) -> Result<(), Failure> {
         context.output.document(&answer)?;
     } else {
         context.output.line(&format!(
-            "{} keys sealed anew under master key {}, {} were so already, {} do not open",
+            "{} keys sealed anew under master key {}, {} were under it already, {} do not open",
             text(&answer["resealed"]),
             text(&answer["master_key"]),
             text(&answer["unchanged"]),

@@ -224,7 +224,7 @@ fn master_keys(
                 if key.is_none() {
                     let message = format!("{name} does not hold 32 octets in base64 or hexadecimal");
                     let fix = "make one with `openssl rand -base64 32`";
-                    findings.push(Finding::error(&place, path, message, fix));
+                    findings.push(Finding::error(&Place::Variable(name.clone()), path, message, fix));
                 }
                 key
             }

@@ -331,7 +331,7 @@ mod tests {
         let second = keys(&store, Some(1), &[]);
         assert_eq!(second.load().await.unwrap(), []);
         for keys in [&first, &second] {
-            assert_eq!(used(keys, Some("acme")), [added.fingerprint.clone()]);
+            assert_eq!(used(keys, Some("acme")), std::slice::from_ref(&added.fingerprint));
             assert_eq!(used(keys, None).len(), 2);
             assert!(used(keys, None).contains(&common.fingerprint));
         }

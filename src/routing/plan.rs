@@ -302,6 +302,7 @@ async fn plain(step: &Step) -> Planned {
 fn spec(stored: Option<&Assistant>, toolbox: &Toolbox) -> SessionSpec {
     let mut spec = SessionSpec { tools: toolbox.specs(), ..SessionSpec::default() };
     let Some(assistant) = stored else { return spec };
+    spec.organization = Some(assistant.organization.as_str().into());
     spec.instructions.clone_from(&assistant.instructions);
     spec.voice.clone_from(&assistant.voice);
     spec.model.clone_from(&assistant.model);

@@ -23,7 +23,6 @@ use crate::config::Config;
 use crate::cost::{Costs, start_of_day};
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
 use crate::provider::notice::Witness;
-use crate::provider::stored_keys::StoredKeys;
 use crate::routing::dialer::Dialer;
 use crate::routing::directory::{Directory, Snapshot};
 use crate::routing::lines::LegLines;
@@ -34,8 +33,7 @@ use crate::sip::carrier::Carriers;
 use crate::sip::endpoint::{Endpoint, EndpointHandle, Listener};
 use crate::sip::tap::{Recorder, Tap};
 use crate::store::journal::Journal;
-use crate::store::vault::Vault;
-use crate::store::{Feed, JournalHandle, Store, SystemLog};
+use crate::store::{Feed, JournalHandle, Store};
 use crate::telemetry;
 use crate::time::UnixMs;
 
@@ -48,7 +46,6 @@ mod tools;
 mod trace;
 
 use phones::PhoneDesk;
-use providers::Reporter;
 
 /// What `tandem serve` is started with beside its configuration.
 #[derive(Debug, Clone, Default)]
@@ -138,12 +135,7 @@ impl Server {
         let tools = tools::registry(&config, &store, &stopping).await?;
         let planner = parts::planner(&config, tools.clone())?;
         let costs = costs(&config, &store).await?;
-        let system =
-            SystemLog::start(store.clone(), feed.clone()).await.context("reading the system's log")?;
-        let reporter = Arc::new(Reporter(system));
-        let vault = Vault::of(&config.secrets);
-        let keys = Arc::new(StoredKeys::new(store.clone(), vault, Arc::clone(&planner.providers)));
-        reporter.unreadable(&keys.load().await.context("reading the providers' keys")?);
+        let (reporter, keys) = providers::open(&config, &store, &feed, &planner).await?;
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let recorder = trace::recorder(&config)?;

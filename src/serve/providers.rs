@@ -1,15 +1,36 @@
 //! What happens to providers, told to those who want to know: the log and the feed's `system` topic.
 
+use std::sync::Arc;
+
+use anyhow::Context as _;
 use serde_json::json;
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::provider::keys::KeyFault;
 use crate::provider::notice::{Notice, Witness};
-use crate::provider::stored_keys::Unreadable;
-use crate::store::SystemLog;
+use crate::provider::stored_keys::{StoredKeys, Unreadable};
+use crate::routing::plan::Planner;
+use crate::store::vault::Vault;
+use crate::store::{Feed, Store, SystemLog};
 
 /// Writes it all down.
-pub(super) struct Reporter(pub(super) SystemLog);
+pub(super) struct Reporter(SystemLog);
+
+/// Gives the providers the keys of the database, and begins to write down what happens to them.
+pub(super) async fn open(
+    config: &Config,
+    store: &Store,
+    feed: &Feed,
+    planner: &Planner,
+) -> anyhow::Result<(Arc<Reporter>, Arc<StoredKeys>)> {
+    let system = SystemLog::start(store.clone(), feed.clone()).await.context("reading the system's log")?;
+    let reporter = Reporter(system);
+    let vault = Vault::of(&config.secrets);
+    let keys = StoredKeys::new(store.clone(), vault, Arc::clone(&planner.providers));
+    reporter.unreadable(&keys.load().await.context("reading the providers' keys")?);
+    Ok((Arc::new(reporter), Arc::new(keys)))
+}
 
 impl Witness for Reporter {
     fn saw(&self, notice: Notice) {
@@ -73,7 +94,7 @@ impl Witness for Reporter {
 
 impl Reporter {
     /// Keys of the database that do not open.
-    pub(super) fn unreadable(&self, keys: &[Unreadable]) {
+    fn unreadable(&self, keys: &[Unreadable]) {
         for one in keys {
             let (provider, key) = (&one.key.provider, &one.key.fingerprint);
             warn!(provider, key, cause = one.cause, "a kept key does not open");

@@ -102,7 +102,7 @@ async fn reach(id: String, url: &str, keys: usize) -> Check {
     let target = (parts.host, parts.port_or_default());
     let fix = "check DNS, the firewall for outgoing TCP, and the provider's url";
     match timeout(CONNECT_PATIENCE, TcpStream::connect(target)).await {
-        Ok(Ok(_)) => Check::ok(id, format!("{} can be reached; {keys} keys", parts.host)),
+        Ok(Ok(_)) => Check::ok(id, format!("{} can be reached; {keys} keys in its environment", parts.host)),
         Ok(Err(error)) => Check::fail(id, format!("{} cannot be reached: {error}", parts.host), why, fix),
         Err(_) => {
             let seconds = CONNECT_PATIENCE.as_secs();

@@ -111,6 +111,10 @@ impl Provider for Ultravox {
         &self.inner.config.name
     }
 
+    fn kind(&self) -> &'static str {
+        "ultravox"
+    }
+
     fn open(&self, spec: SessionSpec) -> OpenFuture {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
