@@ -49,6 +49,8 @@ mod transfer;
 mod trunks;
 #[path = "call/ultravox_sip.rs"]
 mod ultravox_sip;
+#[path = "call/ultravox.rs"]
+mod ultravox;
 #[path = "call/waveform.rs"]
 mod waveform;
 #[path = "call/wire.rs"]

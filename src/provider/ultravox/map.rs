@@ -35,6 +35,8 @@ pub struct Mapper {
     held: Vec<String>,
     /// The caller has done something that one of them tells.
     caller_acted: bool,
+    /// What the agent is told next interrupts it.
+    cut_next: bool,
     /// Settings for the next tool's result.
     stage: Option<Stage>,
     /// We have interrupted the agent ourselves.
@@ -82,6 +84,7 @@ impl Mapper {
             open_tools: OpenTools::default(),
             held: Vec::new(),
             caller_acted: false,
+            cut_next: false,
             stage: None,
             we_interrupted: false,
             fresh: spec.history.is_empty(),
@@ -216,8 +219,10 @@ impl Mapper {
             }
             Command::ToolResult { id, output, ok, respond } => self.answer_tool(&id, &output, ok, respond),
             Command::Close => self.close(CloseReason::Requested),
-            // The service knows what was heard from its own clock, and what it is told next interrupts it.
-            Command::Truncate { .. } | Command::CancelResponse => {}
+            // Nothing stops the service by itself, but what it is told next can.
+            Command::CancelResponse => self.cut_next = true,
+            // It knows by its own clock what was heard.
+            Command::Truncate { .. } => {}
         }
     }
 
@@ -527,7 +532,7 @@ impl Mapper {
     /// What the agent says now is not cut for what it is told next; but a tool does not hold that up.
     fn urgency(&mut self) -> Urgency {
         let generating = self.state == AgentState::Thinking && !self.open_tools.is_waiting();
-        if self.state == AgentState::Speaking || generating {
+        if !std::mem::take(&mut self.cut_next) && (self.state == AgentState::Speaking || generating) {
             return Urgency::Soon;
         }
         self.we_interrupted = true;

@@ -268,6 +268,11 @@ fn the_agent_says_and_responds_as_it_is_told() {
         sent[3],
         json!({"type": "user_text_message", "text": "[Not said by the caller: Ask for the name.]", "urgency": "soon"})
     );
+    mapper.command(Command::CancelResponse);
+    mapper.command(Command::Say("Our time is up.".into()));
+    mapper.command(Command::Say("Goodbye.".into()));
+    let urgencies: Vec<_> = messages(&mut mapper).iter().map(|sent| sent["urgency"].clone()).collect();
+    assert_eq!(urgencies, ["immediate", "soon"]);
     let mut taken_over = with(CallSettings::default(), vec![HistoryItem::said(Speaker::Caller, "Hello.")]);
     taken_over.command(Command::Respond { instructions: None });
     assert_eq!(messages(&mut taken_over)[0]["text"], aside(GO_ON));

@@ -320,7 +320,7 @@ fn millis(duration: Duration) -> u64 {
 
 const FRAME_MS: u64 = 20;
 /// Frames that may wait for a service that does not read.
-const MOST_WAITING: usize = 3;
+const MOST_WAITING: usize = 10;
 /// How long the reason of an end may take. The caller may be waiting for somebody else to take over.
 const ASKING_LIMIT: Duration = Duration::from_millis(800);
 const ASKING_PAUSE: Duration = Duration::from_millis(100);

@@ -118,8 +118,9 @@ impl Uplink {
 const SAMPLES_PER_MS: u64 = 24;
 /// What may wait at most: more jitter than that is not worth the delay.
 const MOST_WAITING: usize = 10 * FRAME_SAMPLES;
-/// A clock that is later than this goes on from now instead of catching up.
-const MOST_LATE: Duration = Duration::from_millis(60);
+/// A clock that is later than this goes on from now instead of catching up: a worker that was busy for a moment
+/// owes the service that moment, one that stood still does not.
+const MOST_LATE: Duration = Duration::from_millis(200);
 /// Frames, one second, in which the least that waited is looked for.
 const WINDOW: u32 = 50;
 /// About -36 dBov.
