@@ -47,10 +47,10 @@ mod tools;
 mod transfer;
 #[path = "call/trunks.rs"]
 mod trunks;
-#[path = "call/ultravox_sip.rs"]
-mod ultravox_sip;
 #[path = "call/ultravox.rs"]
 mod ultravox;
+#[path = "call/ultravox_sip.rs"]
+mod ultravox_sip;
 #[path = "call/waveform.rs"]
 mod waveform;
 #[path = "call/wire.rs"]

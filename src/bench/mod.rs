@@ -16,6 +16,7 @@ use anyhow::Context as _;
 pub mod bridge;
 mod calls;
 mod child;
+pub mod failover;
 mod flood;
 mod generator;
 mod grid;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::output::Style;
 use super::{Context, Exit, Failure};
-use crate::bench::{Check, Options, bridge, load, soak, tools};
+use crate::bench::{Check, Options, bridge, failover, load, soak, tools};
 
 /// Measure how many calls this machine carries, relays and takes a second.
 #[derive(Debug, Args)]
@@ -47,6 +47,11 @@ enum BenchCommand {
         before_help = "Examples:\n  tandem bench tools --check\n  tandem bench tools --calls 100 --at-once 20 --check"
     )]
     Tools(ToolsArgs),
+    /// Let the provider of every call die at some moment of it; look whether calls, words or time are lost.
+    #[command(
+        before_help = "Examples:\n  tandem bench failover --calls 200 --check\n  tandem bench failover --calls 32 --parallel 8"
+    )]
+    Failover(FailoverArgs),
 }
 
 /// What every benchmark takes.
@@ -93,6 +98,18 @@ struct LoadArgs {
     /// With a flood: calls that talk meanwhile.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2_000))]
     talking: u16,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct FailoverArgs {
+    /// Calls in all.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    calls: u16,
+    /// Of them at a time.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=400))]
+    parallel: u16,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -193,6 +210,17 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
             let report = load::run(&options, remark)?;
             let checks = checked(args.common.check, report.checks());
             told(context, json!(report), &report.lines(), &checks, &report.void)
+        }
+        BenchCommand::Failover(args) => {
+            let options = failover::Options {
+                calls: args.calls.into(),
+                parallel: args.parallel.into(),
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = failover::run(&options, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &[])
         }
         BenchCommand::Soak(args) => {
             let options = soak::Options {

@@ -110,6 +110,12 @@ pub trait Session {
         true
     }
 
+    /// Asks the service for a sign of life: a message, which [`SessionStats::messages`] then counts. `false`: it cannot be
+    /// asked.
+    fn probe(&mut self) -> bool {
+        false
+    }
+
     /// How long the service lets a session last, from its opening.
     fn limit(&self) -> Option<Duration> {
         None
@@ -497,6 +503,8 @@ pub struct SessionStats {
     pub audio_received_ms: u64,
     /// Events of kinds or shapes we do not know.
     pub unknown_events: u64,
+    /// Messages that have come, where the session can be probed.
+    pub messages: u64,
 }
 
 /// Why a session could not be opened.

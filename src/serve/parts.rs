@@ -55,14 +55,14 @@ pub(super) fn planner(config: &Config, tools: Registry) -> anyhow::Result<Planne
         kinds: config.providers.iter().map(|(name, section)| (name.clone(), section.kind())).collect(),
         default_chain: routing.default_chain.clone().into(),
         prompts: Prompts::spoken(),
-        tools,
-        records: config.recording.enabled,
-        hold_music: config.media.hold_music.is_some(),
         recovery: Recovery {
             hedge_after: routing.hedge_after,
             patience: Patience { stall_after: routing.stall_after, filler_after: routing.filler_after },
             filler: filler(routing)?,
         },
+        tools,
+        records: config.recording.enabled,
+        hold_music: config.media.hold_music.is_some(),
     })
 }
 

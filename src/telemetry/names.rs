@@ -93,6 +93,16 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("tandem_provider_webhooks_total", "Webhooks of services, by provider and outcome."),
     counter("tandem_provider_lost_total", "Provider sessions that died during a call."),
+    counter("tandem_failovers_total", "Sessions that went on with a conversation another one had begun."),
+    histogram(
+        "tandem_failover_gap_seconds",
+        "From the loss of a session to one that goes on; 0 for one that was renewed in time.",
+    ),
+    counter("tandem_fillers_total", "Times a caller who waited for an answer was told so."),
+    counter(
+        "tandem_calls_without_assistant_total",
+        "Calls that no provider of their chain could serve, or go on with.",
+    ),
     counter(
         "tandem_provider_audio_dropped_ms_total",
         "Milliseconds of caller audio a provider did not take.",

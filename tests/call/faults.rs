@@ -6,7 +6,7 @@ use tandem::simulate::phone::{Act, CallReport};
 use tandem::store::{CallRecord, Committed};
 
 use super::PORTS;
-use super::support::{Lab, PATIENCE, Setup, acts, answer, data_of, kinds, listen, ms, utterance};
+use super::support::{Lab, Setup, acts, answer, data_of, kinds, listen, ms, utterance};
 use super::waveform::rms;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,20 +60,23 @@ async fn a_caller_who_gives_up_while_the_service_is_dialled_is_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_dies_is_apologised_for_and_its_words_are_kept() {
-    // Both are cut in the middle of a long answer: one by a reset, one by an orderly close.
+async fn a_service_that_dies_again_and_again_is_come_back_to_and_its_words_are_kept() {
+    // Each session is cut in the middle of a long answer: by a reset, an orderly close, the service's time limit.
     join_all(["die:2.5", "close:2.5", "expire:2.5"].map(async |fault| {
         let setup = Setup::default().greeting("One two three four five six seven eight.").fault(fault);
-        let setup = setup.behave(|behaviour| behaviour.answer_ms = 6000);
-        let (report, call, events) = call(setup, vec![Act::Wait(PATIENCE)]).await;
-        assert!(report.hang_up.is_some(), "{fault}: the server says BYE");
-        assert_eq!((call.disposition, call.ended_by.as_deref()), (Some(Disposition::Failed), Some("system")));
-        assert_eq!(data_of(&events, "provider.lost").len(), 1, "{fault}");
+        let setup = setup.behave(|behaviour| {
+            behaviour.answer_ms = 6000;
+            behaviour.speed = 1.5;
+        });
+        let (report, call, events) = call(setup, vec![Act::Wait(ms(7000)), Act::HangUp]).await;
+        assert_eq!(report.hang_up, None, "{fault}: the phone hangs up");
+        assert_eq!(call.disposition, Some(Disposition::Completed), "{fault}");
+        assert!(data_of(&events, "provider.lost").len() >= 2, "{fault}: {:?}", kinds(&events));
         let lines = data_of(&events, "transcript.final");
-        assert_eq!(lines.len(), 1, "{fault}: {lines:?}");
-        assert_eq!((lines[0]["heard"].as_str(), lines[0]["who"].as_str()), (Some("cut"), Some("assistant")));
-        assert!(lines[0]["heard_text"].as_str().is_some_and(|text| text.starts_with("One")), "{lines:?}");
-        assert!(apology_ms(&report.heard) > 1000, "{fault}: the caller is told");
+        assert!(lines.len() >= 2, "{fault}: {lines:?}");
+        assert_eq!(lines[0]["who"], "assistant");
+        let heard = lines[0]["heard_text"].as_str().or(lines[0]["text"].as_str());
+        assert!(heard.is_some_and(|text| text.starts_with("One")), "{fault}: {lines:?}");
     }))
     .await;
 }
@@ -115,14 +118,4 @@ async fn call(setup: Setup, acts: Vec<Act>) -> (CallReport, CallRecord, Vec<Comm
     let (call, events) = lab.record().await;
     lab.close_without_violations().await;
     (report, call, events)
-}
-
-/// Milliseconds of sound after the assistant's tone was cut. The tone is far louder than the voice is
-/// rough: speech comes in syllables, so its slots differ.
-fn apology_ms(heard: &[i16]) -> usize {
-    let slots: Vec<f64> = heard.chunks(480).map(rms).collect();
-    let tone_ends = slots
-        .windows(2)
-        .rposition(|pair| (pair[0] - 5657.0).abs() < 120.0 && (pair[1] - 5657.0).abs() < 120.0);
-    slots[tone_ends.map_or(0, |slot| slot + 2)..].iter().filter(|level| **level > 150.0).count() * 20
 }

@@ -14,6 +14,8 @@ pub struct Backlog {
     /// The last moment, while nobody speaks.
     recent: VecDeque<u8>,
     turns: VecDeque<Turn>,
+    /// Nobody listens.
+    nobody: bool,
     /// Samples that do not yet make one at 8 kHz.
     carry: Vec<i16>,
 }
@@ -112,8 +114,23 @@ impl Backlog {
         }
     }
 
+    /// Somebody of ours has heard the caller begin to speak; what the service makes of it is still to come.
+    pub fn overheard(&mut self, now_ms: u64) {
+        if !self.turns.back().is_some_and(|turn| turn.open) {
+            self.open(now_ms, None);
+        }
+    }
+
+    /// The service has heard nothing in what was overheard.
+    pub fn was_nothing(&mut self) {
+        if let Some(turn) = self.turns.pop_back_if(|turn| turn.open && turn.item.is_none()) {
+            self.recent = turn.audio;
+        }
+    }
+
     /// Nobody listens from here on: what is heard is kept.
     pub fn outage(&mut self, now_ms: u64) {
+        self.nobody = true;
         if !self.turns.back().is_some_and(|turn| turn.open) {
             self.open(now_ms, None);
         }
@@ -132,6 +149,7 @@ impl Backlog {
     /// What a new session must hear. It tells its own names of the turns.
     pub fn replay(&mut self) -> Replay {
         let mut replay = Replay::default();
+        self.nobody = false;
         self.turns.retain(|turn| turn.open || turn.replays < REPLAYS_MAX);
         for turn in &mut self.turns {
             turn.replays = turn.replays.saturating_add(1);
@@ -155,8 +173,9 @@ impl Backlog {
 
     /// An outage in which the caller said nothing, as the session after it found.
     fn disown(&mut self) {
+        let nobody = self.nobody;
         let unclaimed = |turn: &mut Turn| {
-            turn.open && turn.item.is_none() && turn.replays > 0 && turn.audio.len() > UNCLAIMED_BYTES
+            turn.open && turn.item.is_none() && !nobody && turn.audio.len() > UNCLAIMED_BYTES
         };
         if let Some(turn) = self.turns.pop_back_if(unclaimed) {
             self.recent = turn.audio;
@@ -204,7 +223,7 @@ const RATIO: usize = 3;
 const BYTES_PER_MS: u64 = 8;
 /// What is kept of the time before the speech was noticed: a second, since notice comes late.
 const RECENT_BYTES: usize = 8_000;
-/// An outage nobody found speech in is given up at this length, at the latest.
+/// Audio no service found speech in is given up at this length, at the latest.
 const UNCLAIMED_BYTES: usize = 40_000;
 /// A turn that no service makes words of is not given to a third one.
 const REPLAYS_MAX: u8 = 2;
@@ -295,6 +314,18 @@ mod tests {
         hear(&mut backlog, 1000, 10, 20_000);
         assert!(backlog.bytes() <= RECENT_BYTES, "{}", backlog.bytes());
         assert_eq!(backlog.replay().places, []);
+    }
+
+    #[test]
+    fn what_only_we_have_heard_is_given_to_the_next_session() {
+        let mut backlog = Backlog::default();
+        hear(&mut backlog, 0, 10, 500);
+        backlog.overheard(500);
+        hear(&mut backlog, 500, 8000, 1000);
+        assert!(!backlog.is_open());
+        assert_eq!(backlog.replay().pcm.len(), 24 * 1500);
+        backlog.was_nothing();
+        assert!(!backlog.has_turns());
     }
 
     #[test]

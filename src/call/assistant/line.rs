@@ -111,11 +111,16 @@ impl Session for Line {
             audio_dropped_ms: self.before.audio_dropped_ms + now.audio_dropped_ms,
             audio_received_ms: self.before.audio_received_ms + now.audio_received_ms,
             unknown_events: self.before.unknown_events + now.unknown_events,
+            messages: self.before.messages + now.messages,
         }
     }
 
     fn send_backlog(&mut self, pcm: &[i16]) -> bool {
         self.session.as_mut().is_some_and(|session| session.send_backlog(pcm))
+    }
+
+    fn probe(&mut self) -> bool {
+        self.session.as_mut().is_some_and(|session| session.probe())
     }
 
     fn can_stall(&self) -> bool {

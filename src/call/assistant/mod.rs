@@ -8,8 +8,9 @@
 //! `opening` finds a session, `talk` is the conversation, `tools` what the assistant does besides speaking,
 //! `recovery` what happens when the session is lost, `usage` what it costs. What recovery decides stands in pure
 //! cores: `race` (whom to try next), `watch` (what the caller is owed and for how long), `backlog` (what must be
-//! heard again), `renewal` (when a session's time is up). `line` is the session of the moment.
-//! `manners` is when it speaks unasked and how it is interrupted (`habits` does it).
+//! heard again), `renewal` (when a session's time is up), `pulse` (whether the service still hears the caller).
+//! `line` is the session of the moment; `manners` is when it speaks unasked and how it is interrupted (`habits`
+//! does it).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ mod habits;
 mod line;
 pub mod manners;
 mod opening;
+pub mod pulse;
 pub mod race;
 mod recovery;
 pub mod renewal;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::opening::{GivenUp, Openings, Ready};
+use super::pulse::Finding;
 use super::race::order_after;
 use super::renewal::Renewal;
 use super::talk::Talk;
@@ -29,6 +30,9 @@ impl Call {
         talk.watch.playing(now, self.leg.queued());
         if talk.line.is_up() && talk.watch.has_stalled(now) {
             self.lose(talk, plan, &SessionFault::Stalled, "an answer was due and nothing came");
+        }
+        if talk.line.is_up() {
+            self.feel_pulse(talk, plan, now);
         }
         if talk.watch.fill(now) {
             self.fill(talk, plan);
@@ -58,6 +62,22 @@ impl Call {
             Err(GivenUp) => return Err(GivenUp),
         }
         Ok(())
+    }
+
+    /// Looks whether the service still hears the caller.
+    fn feel_pulse(&mut self, talk: &mut Talk, plan: &AssistantPlan, now: Instant) {
+        if talk.pulse.deadline().is_none() {
+            return;
+        }
+        match talk.pulse.look(now, talk.line.stats().messages) {
+            None => {}
+            Some(Finding::Ask) if talk.line.probe() => {}
+            Some(Finding::Ask) => talk.pulse.give_up(now),
+            Some(Finding::Lives) => talk.backlog.was_nothing(),
+            Some(Finding::Dead) => {
+                self.lose(talk, plan, &SessionFault::Stalled, "the caller spoke and nothing came");
+            }
+        }
     }
 
     /// The caller would hear nothing though an answer is due.
@@ -137,6 +157,7 @@ impl Call {
         talk.up_since = now;
         talk.renewal = Renewal::new(now, talk.line.limit());
         talk.watch.of_session(talk.line.can_stall(), true);
+        talk.pulse.of_another();
         let provider = plan.provider(place).to_owned();
         info!(provider, gap_ms, "the conversation goes on with another session");
         metrics::counter!("tandem_failovers_total").increment(1);

@@ -9,6 +9,7 @@ use super::backlog::Backlog;
 use super::line::Line;
 use super::manners::Habits;
 use super::opening::{Opening, Openings, Ready};
+use super::pulse::Pulse;
 use super::recovery::late_result;
 use super::renewal::Renewal;
 use super::tools::{FAREWELL, Leaving};
@@ -33,6 +34,7 @@ pub(super) struct Talk {
     pub(super) watch: Watch,
     pub(super) backlog: Backlog,
     pub(super) renewal: Renewal,
+    pub(super) pulse: Pulse,
     /// Another session is being looked for.
     pub(super) openings: Option<Openings>,
     /// It was found, and takes over at a good moment.
@@ -113,15 +115,18 @@ impl Call {
     pub(super) fn leg_signal(&mut self, talk: &mut Talk, signal: LegSignal) {
         match signal {
             LegSignal::Audio { since } => {
-                let Talk { line, levels, backlog, habits, .. } = &mut *talk;
+                let Talk { line, levels, backlog, habits, pulse, .. } = &mut *talk;
                 let (mut sent_at, mut voice) = (None, None);
                 let speaking = !self.leg.is_idle();
                 let now_ms = self.now_ms();
                 self.hear(|pcm| {
                     line.send_audio(pcm);
-                    backlog.hear(now_ms, pcm);
                     let now = Instant::now();
                     sent_at = Some(now);
+                    if line.can_stall() && pulse.hear(now, pcm) {
+                        backlog.overheard(now_ms);
+                    }
+                    backlog.hear(now_ms, pcm);
                     levels.heard(pcm);
                     voice = habits.hear(now, pcm, speaking);
                 });
@@ -163,6 +168,7 @@ impl Call {
     pub(super) fn provider_event(&mut self, talk: &mut Talk, plan: &AssistantPlan, event: Event) {
         let now_ms = self.now_ms();
         let failed = talk.watch.event(Instant::now(), &event);
+        talk.pulse.told();
         let speaks = talk.keep(now_ms, &event);
         talk.conversation.provider(now_ms, &event);
         Self::note_manners(talk, &event);
@@ -310,6 +316,7 @@ impl Talk {
             spec: plan.spec.clone(),
             watch,
             backlog: Backlog::default(),
+            pulse: Pulse::default(),
             openings: None,
             ready: None,
             lost_at: None,
@@ -401,8 +408,9 @@ impl Talk {
         let openings = self.openings.as_ref().and_then(Openings::deadline);
         let renewal = self.renewal.deadline(Instant::now()).filter(|_| self.line.is_up());
         let watch = self.watch.deadline();
+        let pulse = self.pulse.deadline().filter(|_| self.line.is_up());
         let own = [self.digits_until, self.ends_at, leaving, self.onward, self.habits.wakes_at()];
-        [openings, renewal, watch].into_iter().chain(own).flatten().min()
+        [openings, renewal, watch, pulse].into_iter().chain(own).flatten().min()
     }
 }
 

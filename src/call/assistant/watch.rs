@@ -136,6 +136,10 @@ impl Watch {
 
     /// Something was asked of the session, or would have been.
     pub fn sent(&mut self, now: Instant, command: &Command) {
+        if matches!(command, Command::Say(_) | Command::Respond { .. } | Command::ToolResult { .. }) {
+            // It has its time from here on.
+            self.last_event = now;
+        }
         match command {
             Command::Say(words) => self.ask(now, Owed::Words(words.clone())),
             Command::Respond { instructions: Some(about) } => self.ask(now, Owed::About(about.clone())),
@@ -202,6 +206,8 @@ impl Watch {
                         current.item = Some(item.clone());
                     }
                     current.audio_done = false;
+                    // A service may go on in the same response once a tool has answered.
+                    self.asked.retain(|owed| *owed != Owed::Answer);
                 }
                 self.failures = 0;
             }
@@ -276,7 +282,9 @@ impl Watch {
     }
 
     fn is_waiting(&self) -> bool {
-        self.is_due() && !self.caller_speaks
+        // A service that has called a tool may wait for it in the middle of a response.
+        let tool = !self.calls.is_empty() && self.asked.is_empty();
+        self.is_due() && !self.caller_speaks && !tool
     }
 
     /// Since when the caller hears nothing though something is due.
@@ -301,7 +309,8 @@ impl Watch {
         }
         // A service that is slow now and then is not talked over each time.
         let again = self.filled_at.map(|at| at + FILLER_PAUSE);
-        let suspect = silent.max(self.last_event) + self.patience.filler_after + SUSPICION;
+        let thinks = if self.current.is_some() { THINKING } else { SUSPICION };
+        let suspect = silent.max(self.last_event) + self.patience.filler_after + thinks;
         self.can_stall.then(|| again.map_or(suspect, |again| suspect.max(again)))
     }
 
@@ -363,8 +372,11 @@ const QUOTA: &str = "insufficient_quota";
 const FAILURES_MAX: u32 = 1;
 /// Things that may be asked for at a time.
 const ASKED_MAX: usize = 32;
-/// A service that lives says something within this time; only one that does not is filled in for.
-const SUSPICION: Duration = Duration::from_millis(500);
+/// A service that lives tells of a response it begins within this time more than the filler waits; only one that does
+/// not is filled in for.
+const SUSPICION: Duration = Duration::from_millis(200);
+/// One that has begun a response may take this much longer to its first sound.
+const THINKING: Duration = Duration::from_millis(1000);
 /// Between two fillers without an outage.
 const FILLER_PAUSE: Duration = Duration::from_secs(30);
 
@@ -429,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_waits_for_a_tool_within_a_response_owes_nothing_meanwhile() {
+        let (mut watch, at) = new();
+        watch.event(at(0), &Event::TurnStarted);
+        watch.event(at(10), &call("t"));
+        assert!(!watch.has_stalled(at(30_000)) && !watch.fill(at(30_000)));
+        watch.sent(at(30_000), &result("t"));
+        assert!(!watch.has_stalled(at(33_000)) && watch.has_stalled(at(34_000)));
+        watch.event(at(31_000), &audio("a"));
+        watch.event(at(32_000), &done(TurnStatus::Completed));
+        assert!(!watch.is_due(), "it went on in the same response");
+    }
+
+    #[test]
     fn a_tool_of_an_earlier_turn_is_served_by_the_response_in_progress() {
         let (mut watch, at) = new();
         watch.event(at(0), &Event::TurnStarted);
@@ -457,8 +482,11 @@ mod tests {
     fn a_service_that_lives_is_given_more_time_before_the_silence_is_filled() {
         let (mut watch, at) = new();
         watch.sent(at(0), &Command::Respond { instructions: None });
-        watch.event(at(1000), &Event::TurnStarted);
-        assert!(!watch.fill(at(2100)) && watch.fill(at(2200)));
+        let (mut dead, _) = new();
+        dead.sent(at(0), &Command::Respond { instructions: None });
+        assert!(!dead.fill(at(899)) && dead.fill(at(900)));
+        watch.event(at(800), &Event::TurnStarted);
+        assert!(!watch.fill(at(2499)) && watch.fill(at(2500)));
         watch.of_session(false, true);
         let (mut scripted, _) = new();
         scripted.of_session(false, true);

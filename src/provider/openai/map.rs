@@ -38,6 +38,8 @@ pub struct Mapper {
     next_event_id: u64,
     garbage_in_a_row: u32,
     unknown_events: u64,
+    /// Text messages.
+    received: u64,
     samples_received: u64,
     dropped_ms: u64,
     closed: bool,
@@ -61,6 +63,7 @@ impl Mapper {
         if self.closed {
             return;
         }
+        self.received += 1;
         match serde_json::from_str(json) {
             Ok(event) => {
                 self.garbage_in_a_row = 0;
@@ -194,6 +197,17 @@ impl Mapper {
     /// Events of unknown kind or shape so far.
     pub fn unknown_events(&self) -> u64 {
         self.unknown_events
+    }
+
+    /// Text messages that have come so far.
+    pub fn messages_received(&self) -> u64 {
+        self.received
+    }
+
+    /// Asks for an answer that changes nothing.
+    pub fn probe(&mut self) {
+        let change = SessionChange { kind: "realtime", instructions: None, audio: None, tools: None };
+        self.send(ClientEvent::SessionChange { session: change });
     }
 
     /// Assistant audio handed on so far.

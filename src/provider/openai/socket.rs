@@ -143,6 +143,12 @@ impl Session for WsSession {
         true
     }
 
+    fn probe(&mut self) -> bool {
+        self.mapper.probe();
+        self.write_between_polls();
+        true
+    }
+
     fn limit(&self) -> Option<Duration> {
         self.limit
     }
@@ -153,6 +159,7 @@ impl Session for WsSession {
             audio_dropped_ms: self.dropped_samples / SAMPLES_PER_MS,
             audio_received_ms: self.mapper.audio_received_ms(),
             unknown_events: self.mapper.unknown_events(),
+            messages: self.mapper.messages_received(),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Mapper {
     /// Half a sample at the end of a frame.
     carry: Option<u8>,
     samples_received: u64,
+    /// Frames that have come.
+    received: u64,
     unknown: u64,
     garbage_in_a_row: u32,
     closed: bool,
@@ -97,6 +99,7 @@ impl Mapper {
             resampler: Resampler::new(rate, SampleRate::HZ_24000),
             carry: None,
             samples_received: 0,
+            received: 0,
             unknown: 0,
             garbage_in_a_row: 0,
             closed: false,
@@ -140,6 +143,16 @@ impl Mapper {
         }
     }
 
+    /// Asks for an answer that changes nothing.
+    pub fn probe(&mut self) {
+        self.send(&ClientMessage::Ping { timestamp: self.now_ms as f64 / 1000.0 });
+    }
+
+    /// Frames that have come so far.
+    pub fn messages_received(&self) -> u64 {
+        self.received
+    }
+
     /// So much is billed so far.
     pub fn used(&mut self, billed_ms: u64) {
         let model = Arc::clone(&self.model);
@@ -151,6 +164,7 @@ impl Mapper {
         if self.closed {
             return;
         }
+        self.received += 1;
         match serde_json::from_str(json) {
             Ok(message) => {
                 self.garbage_in_a_row = 0;
@@ -170,6 +184,7 @@ impl Mapper {
         if self.closed {
             return;
         }
+        self.received += 1;
         let mut pcm = Vec::with_capacity(octets.len() / 2 + 1);
         let mut octets = octets.iter().copied();
         if let Some(low) = self.carry.take()

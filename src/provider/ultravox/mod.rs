@@ -148,6 +148,7 @@ impl Inner {
             lease,
             runtime: tokio::runtime::Handle::current(),
             joined_at,
+            limit: settings.max_duration,
         };
         Ok(Box::new(Opened::new(socket, mapper, uplink, joined)))
     }

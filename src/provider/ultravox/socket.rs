@@ -37,6 +37,8 @@ pub struct Joined {
     pub runtime: tokio::runtime::Handle,
     /// When its socket was opened.
     pub joined_at: Instant,
+    /// How long it may last.
+    pub limit: Duration,
 }
 
 /// A call that is live and not yet on a media worker.
@@ -143,12 +145,23 @@ impl Session for WsSession {
         }
     }
 
+    fn probe(&mut self) -> bool {
+        self.mapper.probe();
+        self.between_polls();
+        true
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        Some(self.joined.limit)
+    }
+
     fn stats(&self) -> SessionStats {
         SessionStats {
             audio_sent_ms: self.frames_sent * FRAME_MS,
             audio_dropped_ms: self.frames_dropped * FRAME_MS + self.uplink.dropped_ms(),
             audio_received_ms: self.mapper.audio_received_ms(),
             unknown_events: self.mapper.unknown_messages(),
+            messages: self.mapper.messages_received(),
         }
     }
 }
