@@ -18,6 +18,7 @@ pub struct Account {
     told: u8,
     /// The call's own leg.
     own: Option<String>,
+    organization: Option<String>,
     pots: Vec<Pot>,
     /// What of the sum has gone into the pots.
     counted: u64,
@@ -47,7 +48,7 @@ pub struct Crossing {
 }
 
 impl Account {
-    pub(super) fn new(costs: Costs, now: UnixMs, pots: Vec<Pot>) -> Self {
+    pub(super) fn new(costs: Costs, now: UnixMs, organization: Option<String>, pots: Vec<Pot>) -> Self {
         let limit = costs.rules().max_per_call;
         Self {
             costs,
@@ -55,6 +56,7 @@ impl Account {
             limit,
             told: 0,
             own: None,
+            organization,
             pots,
             counted: 0,
             shown: 0,
@@ -166,16 +168,24 @@ impl Account {
         (rules.on_limit, Arc::clone(&rules.farewell))
     }
 
-    /// For the record.
+    /// For the record; whoever watches limits that calls share is told.
     pub fn limit_event(&self, crossing: Crossing) -> CostLimit {
-        CostLimit {
+        let limit = CostLimit {
             scope: crossing.scope,
             percent: crossing.percent,
             currency: self.costs.book().currency().to_owned(),
             scale: MONEY_SCALE,
             spent: crossing.spent,
             limit: crossing.limit,
+        };
+        let whose = match crossing.scope {
+            CostScope::Organization => self.organization.as_deref(),
+            CostScope::Installation | CostScope::Call => None,
+        };
+        if let Some(alarm) = self.costs.alarm().filter(|_| crossing.scope != CostScope::Call) {
+            alarm.limit(whose, &limit);
         }
+        limit
     }
 
     /// Whether [`Self::show`] is worth a look before long.
@@ -222,7 +232,7 @@ mod tests {
             farewell: "Goodbye.".into(),
         };
         let kinds = HashMap::from([("o".to_owned(), "openai".to_owned())]);
-        Costs::new(PriceBook::built_in(), kinds, rules)
+        Costs::new(PriceBook::built_in(), kinds, rules, None)
     }
 
     fn moment(text: &str) -> UnixMs {

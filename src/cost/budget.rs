@@ -7,8 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::account::{Account, Pot};
 use super::prices::PriceBook;
 use crate::config::{Money, OnLimit};
-use crate::event::CostScope;
+use crate::event::{CostLimit, CostScope};
 use crate::time::UnixMs;
+
+/// Is told of limits that many calls share, when they come near and when they are reached. Must not wait.
+pub trait Alarm: Send + Sync {
+    /// `whose`: the organization; `None`: everybody's.
+    fn limit(&self, whose: Option<&str>, limit: &CostLimit);
+}
 
 /// Limits that hold for all calls.
 #[derive(Debug, Clone)]
@@ -28,8 +34,8 @@ pub struct Rules {
 #[derive(Debug, Clone)]
 pub struct Costs(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
+    alarm: Option<Box<dyn Alarm>>,
     book: Arc<PriceBook>,
     /// Kinds of providers, by the name of their section.
     kinds: HashMap<String, String>,
@@ -72,8 +78,14 @@ impl Purse {
 
 impl Costs {
     /// These prices, the kinds of the providers' sections, and these limits.
-    pub fn new(book: PriceBook, kinds: HashMap<String, String>, rules: Rules) -> Self {
+    pub fn new(
+        book: PriceBook,
+        kinds: HashMap<String, String>,
+        rules: Rules,
+        alarm: Option<Box<dyn Alarm>>,
+    ) -> Self {
         Self(Arc::new(Shared {
+            alarm,
             book: Arc::new(book),
             kinds,
             rules,
@@ -104,7 +116,8 @@ impl Costs {
         let all = pot(CostScope::Installation, Arc::clone(&day.all), self.0.rules.max_per_day);
         let own = organization.map(|name| pot(CostScope::Organization, day.purse(name), daily));
         drop(day);
-        Account::new(self.clone(), now, own.into_iter().chain([all]).collect())
+        let organization = organization.map(str::to_owned);
+        Account::new(self.clone(), now, organization, own.into_iter().chain([all]).collect())
     }
 
     /// The prices.
@@ -117,6 +130,11 @@ impl Costs {
         &self.0.rules
     }
 
+    /// Who is told of shared limits.
+    pub(super) fn alarm(&self) -> Option<&dyn Alarm> {
+        self.0.alarm.as_deref()
+    }
+
     /// The kind of a provider, by the name of its section.
     pub(super) fn kind<'a>(&'a self, provider: &'a str) -> &'a str {
         self.0.kinds.get(provider).map_or(provider, String::as_str)
@@ -126,6 +144,12 @@ impl Costs {
     pub(super) fn first_unpriced(&self, what: String) -> bool {
         let mut told = self.0.unpriced.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < UNPRICED_TOLD && told.insert(what)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Costs").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 

@@ -15,7 +15,7 @@ mod prices;
 use serde::{Deserialize, Serialize};
 
 pub use account::{Account, Crossing};
-pub use budget::{Costs, Rules, start_of_day};
+pub use budget::{Alarm, Costs, Rules, start_of_day};
 pub use meter::{Charge, Meter};
 pub use prices::{PriceBook, PriceError};
 

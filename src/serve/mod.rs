@@ -20,7 +20,7 @@ use crate::call::handle::{CallCommand, Calls};
 use crate::call::recording::RecordingWriter;
 use crate::call::worker::Workers;
 use crate::config::Config;
-use crate::cost::{Costs, start_of_day};
+use crate::cost::{Alarm, Costs, start_of_day};
 use crate::http::{self, Api, BoxFuture, Obstacle, Readiness};
 use crate::provider::notice::Witness;
 use crate::routing::dialer::Dialer;
@@ -59,7 +59,7 @@ pub struct Options {
 /// # Errors
 /// What `tandem serve` would stop with: a profile that cannot be read, a header that may not be set.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    parts::costs(config)?;
+    parts::costs(config, None)?;
     parts::trunks(config).map(drop)
 }
 
@@ -134,8 +134,8 @@ impl Server {
         let stopping = CancellationToken::new();
         let tools = tools::registry(&config, &store, &stopping).await?;
         let planner = parts::planner(&config, tools.clone())?;
-        let costs = costs(&config, &store).await?;
         let (reporter, keys) = providers::open(&config, &store, &feed, &planner).await?;
+        let costs = costs(&config, &store, reporter.of_costs()).await?;
         let workers = Workers::start(usize::from(config.media.workers), config.media.realtime_priority)?;
         let (events, inbox) = mpsc::channel(SIGNALLING_QUEUE);
         let recorder = trace::recorder(&config)?;
@@ -345,8 +345,8 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 }
 
 /// Prices and limits, with what today's calls have cost before the server was started.
-async fn costs(config: &Config, store: &Store) -> anyhow::Result<Costs> {
-    let costs = parts::costs(config)?;
+async fn costs(config: &Config, store: &Store, alarm: Box<dyn Alarm>) -> anyhow::Result<Costs> {
+    let costs = parts::costs(config, Some(alarm))?;
     let now = UnixMs::now();
     costs.resume(now, store.spent_since(start_of_day(now)).await.context("reading today's costs")?);
     Ok(costs)

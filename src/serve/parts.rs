@@ -10,7 +10,7 @@ use crate::call::Prompts;
 use crate::call::assistant::{Patience, Recovery};
 use crate::call::recording::RecordingWriter;
 use crate::config::{self, Config, InboundAuth, OptionsPolicy, ProviderSection, UnknownSources};
-use crate::cost::{Costs, PriceBook, Rules};
+use crate::cost::{Alarm, Costs, PriceBook, Rules};
 use crate::provider::NoiseReduction;
 use crate::provider::breaker::Policy;
 use crate::provider::openai::{OpenAiConfig, SessionDefaults};
@@ -89,7 +89,7 @@ fn sip_agents(config: &Config) -> anyhow::Result<SipAgents> {
 }
 
 /// Prices and limits.
-pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
+pub(super) fn costs(config: &Config, alarm: Option<Box<dyn Alarm>>) -> anyhow::Result<Costs> {
     let section = &config.cost;
     let book = match &section.prices {
         None => PriceBook::built_in(),
@@ -111,7 +111,7 @@ pub(super) fn costs(config: &Config) -> anyhow::Result<Costs> {
         on_limit: section.on_limit,
         farewell: section.farewell.as_str().into(),
     };
-    Ok(Costs::new(book, kinds.collect(), rules))
+    Ok(Costs::new(book, kinds.collect(), rules, alarm))
 }
 
 fn policy(section: &config::Breaker) -> Policy {

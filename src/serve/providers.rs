@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Money};
+use crate::cost::Alarm;
+use crate::event::CostLimit;
 use crate::provider::keys::KeyFault;
 use crate::provider::notice::{Notice, Witness};
 use crate::provider::stored_keys::{StoredKeys, Unreadable};
@@ -92,6 +94,17 @@ impl Witness for Reporter {
     }
 }
 
+impl Alarm for Reporter {
+    fn limit(&self, whose: Option<&str>, limit: &CostLimit) {
+        let code = if limit.percent >= 100 { "cost_limit_reached" } else { "cost_limit_near" };
+        let whose =
+            whose.map_or_else(|| "the installation".to_owned(), |name| format!("organization {name}"));
+        let amount = |nanos| format!("{} {}", Money::from_nanos(nanos), limit.currency);
+        let (spent, most) = (amount(limit.spent), amount(limit.limit));
+        self.alert(code, "", &format!("{whose} has spent {spent} of today's {most}"));
+    }
+}
+
 impl Reporter {
     /// Keys of the database that do not open.
     fn unreadable(&self, keys: &[Unreadable]) {
@@ -101,6 +114,11 @@ impl Reporter {
             let text = format!("key {key} of provider {provider} does not open: {}", one.cause);
             self.alert("key_unreadable", provider, &text);
         }
+    }
+
+    /// As [`Reporter`], for limits of cost.
+    pub(super) fn of_costs(&self) -> Box<dyn Alarm> {
+        Box::new(Self(self.0.clone()))
     }
 
     fn alert(&self, code: &str, provider: &str, text: &str) {

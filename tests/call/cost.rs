@@ -9,7 +9,7 @@ use tandem::simulate::phone::Act;
 use tandem::time::UnixMs;
 
 use super::PORTS;
-use super::support::{Lab, PATIENCE, Setup, acts, data_of, kinds, listen, ms, utterance};
+use super::support::{Lab, PATIENCE, Setup, acts, data_of, kinds, listen, ms, utterance, within};
 
 /// One line of two seconds, whatever it is asked.
 const TWO_SECONDS: &str = "speech = \"tone:600\"\nhears = [\"Hello\"]\n[[turn]]\nsay = \"Good morning to you.\"\n\
@@ -120,6 +120,11 @@ async fn once_the_day_is_used_up_new_calls_are_told_so_or_go_on_with_the_flow() 
         let calls = lab.closed(2).await;
         let events = lab.events(calls[0].id).await;
         assert!(second.hang_up.is_some());
+        let told = within(20, "the alert is written", async || {
+            let told = lab.server.store().system_since(0, 10).await.expect("the store answers");
+            told.iter().find(|event| event.data.get().contains("cost_limit_reached")).cloned()
+        });
+        assert!(told.await.data.get().contains("of today's 0.001 USD"));
         assert!(!kinds(&events).contains(&"provider.connected"), "{:?}", kinds(&events));
         let heard = second.heard.iter().filter(|sample| sample.unsigned_abs() > 500).count();
         match on_limit {
