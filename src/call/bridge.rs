@@ -102,7 +102,7 @@ impl Call {
     }
 
     /// Nobody answered, and nothing follows.
-    async fn unanswered(&mut self, step: &DialStep, failure: DialFailure) -> Result<(), Over> {
+    pub(super) async fn unanswered(&mut self, step: &DialStep, failure: DialFailure) -> Result<(), Over> {
         let disposition = disposition(failure.status, failure.timed_out);
         let failed = matches!(disposition, Disposition::Failed);
         let reason = reason_across(failure.status, failure.cause, &failure.reason);

@@ -344,10 +344,14 @@ impl Call {
     /// Closes the record; where a service has something to tell yet, when it has told.
     fn close(mut self: Box<Self>, now: Instant, ending: Ending) {
         let Some(epilogue) = self.epilogue.take() else { return self.ledger.end(now, ending) };
-        let Self { ledger, runtime, stop, leg, .. } = *self;
+        let Self { ledger, runtime, stop, leg, listed, .. } = *self;
         // Says goodbye.
         drop(leg);
-        runtime.spawn(epilogue.write(ledger, stop, now, ending));
+        runtime.spawn(async move {
+            epilogue.write(ledger, stop, now, ending).await;
+            // Until here a server that stops waits for the call, or cancels it.
+            drop(listed);
+        });
     }
 
     /// Waits for what the present step must know of. Hang-ups, commands that end the call, hold, keys, transfers

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{info, warn};
 
-use super::bridge::Unanswered;
-use super::dial::DialRequest;
+use super::bridge::{DialStep, Unanswered};
 use super::ledger::{Ending, Ledger};
 use super::{Call, Over};
 use crate::cost::Charge;
@@ -27,15 +26,15 @@ use crate::telemetry::Wire;
 pub struct SipAgentStep {
     /// Whom to ask afterwards.
     pub agent: Arc<SipAgent>,
-    /// The call to it.
-    pub request: DialRequest,
+    /// The call to it, and what the caller hears when it fails and nothing follows.
+    pub dial: DialStep,
     /// The assistant's name here.
     pub assistant: String,
 }
 
 impl Call {
     /// Joins the caller with the agent until one of them hangs up. Answers without [`Over`] only when the agent did
-    /// not answer.
+    /// not answer and something follows.
     ///
     /// # Errors
     /// [`Over`].
@@ -43,8 +42,8 @@ impl Call {
         let provider = step.agent.name().to_owned();
         let mark = self.ledger.call().to_string();
         // Followed before it is dialled: the first webhook may be faster than the answer.
-        let following = step.agent.follow(mark.clone(), step.request.from.clone());
-        let mut request = step.request.clone();
+        let following = step.agent.follow(mark.clone(), step.dial.request.from.clone());
+        let mut request = step.dial.request.clone();
         // The service shows a call's display name and headers to whoever asks it about the call.
         request.from_name = Some(mark.clone());
         request.headers.push(("X-Tandem-Call".to_owned(), mark));
@@ -72,9 +71,9 @@ impl Call {
             Unanswered::Failed(failure) => {
                 warn!(provider = step.agent.name(), status = failure.status, "an agent could not be called");
                 metrics::counter!("tandem_provider_open_failures_total").increment(1);
-                let (provider, reason) = (step.agent.name().to_owned(), failure.reason);
+                let (provider, reason) = (step.agent.name().to_owned(), failure.reason.clone());
                 self.ledger.record(CallEventKind::ProviderLost { provider, reason });
-                Ok(())
+                if step.dial.last { self.unanswered(&step.dial, failure).await } else { Ok(()) }
             }
         }
     }

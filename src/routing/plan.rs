@@ -90,7 +90,14 @@ impl Situation {
 
 impl Situation {
     /// A call to an agent of the service, which is no stranger: the trunk is the one of its section.
-    fn sip_agent(&self, agent: &Arc<SipAgent>, route: &Route, assistant: &str) -> Planned {
+    fn sip_agent(
+        &self,
+        agent: &Arc<SipAgent>,
+        route: &Route,
+        assistant: &str,
+        last: bool,
+        prompts: &Prompts,
+    ) -> Planned {
         let max_forwards = self.max_forwards.unwrap_or(HOPS_MOST);
         if max_forwards == 0 {
             let reason = "the call has taken too many hops".to_owned();
@@ -104,8 +111,12 @@ impl Situation {
             ring_timeout: agent.ring_timeout(),
             ..DialRequest::new(DialTarget::Uri(agent.uri().clone()), DialSource::Flow)
         };
-        let (agent, assistant) = (Arc::clone(agent), assistant.to_owned());
-        Planned::SipAgent(Box::new(SipAgentStep { agent, request, assistant }))
+        let dial = DialStep { request, last, prompts: prompts.clone() };
+        Planned::SipAgent(Box::new(SipAgentStep {
+            agent: Arc::clone(agent),
+            dial,
+            assistant: assistant.to_owned(),
+        }))
     }
 }
 
@@ -152,12 +163,12 @@ impl Planner {
         for (index, step) in route.flow.iter().enumerate() {
             let last = index + 1 == route.flow.len();
             let planned = match step {
-                Step::Dial { to, timeout } => {
-                    situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
-                }
                 Step::Assistant { assistant } => {
                     steps.extend(self.assistants(directory, route, situation, assistant, last).await);
                     continue;
+                }
+                Step::Dial { to, timeout } => {
+                    situation.dial(to, timeout.0, route.organization.clone(), last, &self.prompts)
                 }
                 other => plain(other).await,
             };
@@ -181,15 +192,16 @@ impl Planner {
         let chain = chain.unwrap_or(&self.default_chain);
         let is_agent = |name: &String| self.sip_agents.contains_key(name);
         if !chain.iter().any(is_agent) {
-            return vec![self.assistant_step(directory, route, situation, name, chain, last).await];
+            return vec![self.assistant_step(directory, route, situation, (name, chain), last).await];
         }
-        let runs: Vec<_> = chain.chunk_by(|one, other| !is_agent(one) && !is_agent(other)).collect();
+        let mut runs = chain.chunk_by(|one, other| !is_agent(one) && !is_agent(other)).peekable();
         let mut steps = Vec::new();
-        for (index, run) in runs.iter().enumerate() {
-            let last = last && index + 1 == runs.len();
-            steps.push(match run.first().and_then(|name| self.sip_agents.get(name)) {
-                Some(agent) => situation.sip_agent(agent, route, name),
-                None => self.assistant_step(directory, route, situation, name, run, last).await,
+        while let Some(run) = runs.next() {
+            let last = last && runs.peek().is_none();
+            let agent = run.first().and_then(|name| self.sip_agents.get(name));
+            steps.push(match agent {
+                Some(agent) => situation.sip_agent(agent, route, name, last, &self.prompts),
+                None => self.assistant_step(directory, route, situation, (name, run), last).await,
             });
         }
         steps
@@ -200,11 +212,10 @@ impl Planner {
         directory: &Snapshot,
         route: &Route,
         situation: &Situation,
-        name: &str,
-        chain: &[String],
+        (name, chain): (&str, &[String]),
         last: bool,
     ) -> Planned {
-        let mut planned = self.assistant(directory, route, situation, name, chain, last);
+        let mut planned = self.assistant(directory, route, situation, (name, chain), last);
         let stored = directory.assistant(route.organization.as_deref(), name);
         if let (Planned::Assistant(plan), Some(file)) =
             (&mut planned, stored.and_then(|assistant| assistant.greeting_file.clone()))
@@ -219,8 +230,7 @@ impl Planner {
         directory: &Snapshot,
         route: &Route,
         situation: &Situation,
-        name: &str,
-        chain: &[String],
+        (name, chain): (&str, &[String]),
         last: bool,
     ) -> Planned {
         let stored = directory.assistant(route.organization.as_deref(), name);

@@ -35,7 +35,9 @@ async fn open(faults: &[&str], chain: &[&'static str]) -> (Lab, Running) {
     let (sip, url) = (service.sip_addr().expect("it answers SIP"), service.url());
     let chain: Vec<String> = chain.iter().map(|name| (*name).to_owned()).collect();
     let setup = Setup::default().script(&answer("tone:900", 700)).configure(move |config: &mut Config| {
-        let trunk = format!("name = \"ultravox\"\nprofile = \"generic\"\npeers = [\"{sip}\"]");
+        let trunk = format!(
+            "name = \"ultravox\"\nprofile = \"generic\"\nallow = [\"127.0.0.1\"]\npeers = [\"{sip}\"]"
+        );
         config.trunk.push(toml::from_str(&trunk).expect("a trunk"));
         let agent = UltravoxSip {
             agent: format!("sip:agent_1@{sip}"),
@@ -50,15 +52,20 @@ async fn open(faults: &[&str], chain: &[&'static str]) -> (Lab, Running) {
         config.providers.insert("voice".to_owned(), ProviderSection::UltravoxSip(agent));
         config.routing.default_chain = chain;
     });
+    let mut setup = setup;
+    setup.resources.push_str(
+        "\n[[assistant]]\norganization = \"acme\"\nname = \"concierge\"\n\n[[number]]\norganization = \"acme\"\n\
+         number = \"700\"\nflow = [{ step = \"assistant\", assistant = \"concierge\" }]\n",
+    );
     let lab = Lab::open(PORTS, setup).await;
     let url = format!("http://{}/hooks/ultravox/voice", lab.server.http_address());
     service.tell(vec![Callback { url, secrets: vec![SECRET.to_owned()] }]);
     (lab, service)
 }
 
-/// Calls globex's desk, whose assistant has the default chain.
+/// Calls an assistant that has the default chain.
 async fn call(lab: &Lab, acts: Vec<Act>) -> (CallReport, CallRecord, Vec<Committed>) {
-    let report = lab.call("500", acts).await;
+    let report = lab.call("700", acts).await;
     let (call, events) = lab.record().await;
     (report, call, events)
 }
@@ -80,7 +87,8 @@ async fn the_caller_talks_with_the_agent_and_the_record_has_it_all() {
     let moments: Vec<u64> = lines.iter().map(|line| line["start_ms"].as_u64().unwrap()).collect();
     assert!(moments.is_sorted() && moments[2] > moments[0] + 700, "{moments:?}");
     let cost = data_of(&events, "cost.updated").pop().expect("what it costs");
-    assert!(cost["total"].to_string().contains("0.0"), "{cost}");
+    // Six seconds are billed: at 0.05 a minute for the conversation and 0.005 for the way there.
+    assert_eq!((cost["total"].as_u64(), cost["scale"].as_u64()), (Some(5_500_000), Some(9)), "{cost}");
     assert_eq!(kinds(&events).last(), Some(&"call.ended"));
     let report = service.stop().await.expect("the report is complete");
     let created = report.entries.iter().find_map(|entry| match &entry.record {
@@ -104,6 +112,17 @@ async fn the_next_of_the_chain_answers_when_the_agent_does_not() {
         service.stop().await.expect("the report is complete");
         lab.close_without_violations().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_whose_only_agent_refuses_is_not_left_ringing() {
+    let (lab, service) = open(&["refuse:503"], &["voice"]).await;
+    let (report, call, events) = call(&lab, Vec::new()).await;
+    assert!(report.answered.is_none() && report.hang_up.is_some(), "{:?}", kinds(&events));
+    assert_eq!((call.disposition, call.sip_status), (Some(Disposition::Failed), Some(503)));
+    assert_eq!(data_of(&events, "provider.lost").len(), 1);
+    service.stop().await.expect("the report is complete");
+    lab.close_without_violations().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
