@@ -12,8 +12,9 @@ use crate::config::{Config, Finding, secret_of_process};
 use crate::http::problem::{FieldError, Problem};
 use crate::http::{ApplyResources, BoxFuture};
 use crate::store::{Applied, Phone, PhoneSecret, Store, StoreError};
-use crate::tools::builtin;
+use crate::tools::guard::Guard;
 use crate::tools::registry::Registry;
+use crate::tools::{builtin, webhook};
 
 /// Applies resources over the API, and lets calls see them.
 pub(super) struct Applier {
@@ -33,6 +34,8 @@ pub(super) struct Installation {
     trunks: Vec<String>,
     /// What phones' passwords are hashed for.
     realm: String,
+    /// Where tools may be.
+    guard: Guard,
 }
 
 impl Installation {
@@ -43,6 +46,7 @@ impl Installation {
             default_chain: config.routing.default_chain.clone(),
             trunks: config.trunk.iter().map(|trunk| trunk.name.clone()).collect(),
             realm: config.sip.registrar.realm.clone(),
+            guard: Guard::new(config.tools.allow_networks.iter().map(|network| network.0).collect()),
         }
     }
 }
@@ -56,6 +60,14 @@ pub(super) enum ApplyError {
     /// The database does not take them.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A tool cannot be used.
+    #[error("tool {name}: {cause}")]
+    Tool {
+        /// Its name.
+        name: String,
+        /// Why, and what to do.
+        cause: String,
+    },
     /// A phone's password cannot be had.
     #[error("phone {user}: {cause}")]
     Password {
@@ -72,7 +84,10 @@ impl ApplyResources for Applier {
             let offered = Some(self.tools.names());
             let applied = apply(&self.store, &self.installation, offered, "resources.toml", &text).await;
             // What was stored before a fault is in use, too.
-            if !matches!(applied, Err(ApplyError::Findings(_) | ApplyError::Password { .. })) {
+            if !matches!(
+                applied,
+                Err(ApplyError::Findings(_) | ApplyError::Password { .. } | ApplyError::Tool { .. })
+            ) {
                 super::tools::refresh(&self.tools, &self.store).await;
                 self.phones.refresh().await?;
             }
@@ -96,6 +111,10 @@ pub(super) async fn apply(
     }
     for finding in &findings {
         warn!("{finding}");
+    }
+    for tool in &declared.tool {
+        webhook::check(&stored(tool)?, &installation.guard)
+            .map_err(|cause| ApplyError::Tool { name: tool.name.clone(), cause })?;
     }
     let phones = declared.phone.iter().map(|phone| keyed(installation, phone));
     let phones = phones.collect::<Result<Vec<_>, _>>()?;
@@ -195,7 +214,9 @@ fn problem(error: ApplyError) -> Problem {
             });
             Problem::unprocessable("the resources have errors; nothing was changed", errors.collect())
         }
-        ApplyError::Password { .. } => Problem::unprocessable(error.to_string(), Vec::new()),
+        ApplyError::Password { .. } | ApplyError::Tool { .. } => {
+            Problem::unprocessable(error.to_string(), Vec::new())
+        }
         ApplyError::Store(error @ StoreError::Conflict { .. }) => Problem::conflict(error.to_string()),
         ApplyError::Store(error) => {
             warn!(%error, "resources could not be applied");

@@ -146,6 +146,15 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_refused_where_it_is_looked_up() {
+        let name = || "localhost".parse().expect("a name");
+        let refusal = Guard::default().resolve(name()).await.err().expect("it is this machine");
+        assert!(refusal.to_string().contains("tools.allow_networks"), "{refusal}");
+        let both = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
+        assert!(Guard::new(both.to_vec()).resolve(name()).await.is_ok());
+    }
+
     #[test]
     fn plain_http_goes_to_this_machine_alone_and_only_if_it_is_allowed() {
         let guard = Guard::new(vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);

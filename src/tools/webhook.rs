@@ -15,6 +15,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::guard::Guard;
+use super::schema::Schema;
 use super::{Definition, Failure, Handler, Invocation, Origin, Remote, RemoteFuture, Tool};
 use crate::config::secret_of_process;
 use crate::store;
@@ -68,6 +69,21 @@ impl Webhooks {
         };
         Tool::new(definition, Handler::Remote(Arc::new(hook)))
     }
+}
+
+/// Whether a tool that is to be declared could be used, as far as that can be told without its secrets.
+///
+/// # Errors
+/// In words: what is wrong with it.
+pub fn check(stored: &store::Tool, guard: &Guard) -> Result<(), String> {
+    super::check_name(&stored.name).map_err(|cause| format!("name: {cause}"))?;
+    let url: Url = stored.url.parse().map_err(|error| format!("url: {error}"))?;
+    guard.check(&url).map_err(|cause| format!("url: {cause}"))?;
+    for name in stored.headers_env.keys() {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("headers_env: `{name}` is no header name"))?;
+    }
+    Schema::compile(&stored.parameters).map(drop)
 }
 
 /// One tool's web server.

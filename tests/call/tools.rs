@@ -105,7 +105,7 @@ fn helper(tools: &str, more: &str) -> String {
 fn setup(script: &str, tools: &str, more: &str) -> Setup {
     let mut setup = Setup::default().script(&format!("speech = \"tone:600\"\n{script}"));
     setup.resources.push_str(&helper(tools, more));
-    setup.configure(|config| lets_loopback(config))
+    setup.configure(lets_loopback)
 }
 
 /// Tools may be on this machine.
@@ -136,10 +136,13 @@ fn outcome(name: &str, outcome: &str) -> (String, String) {
     (name.to_owned(), outcome.to_owned())
 }
 
+/// A request: head, body, and where its answer goes.
+type Asked = (String, String, oneshot::Sender<(u16, String)>);
+
 /// A web server of an organization: gives each request to the test, and answers what it is told.
 struct Hook {
     address: SocketAddr,
-    requests: mpsc::Receiver<(String, String, oneshot::Sender<(u16, String)>)>,
+    requests: mpsc::Receiver<Asked>,
 }
 
 impl Hook {
@@ -428,9 +431,6 @@ async fn a_tool_can_be_tried_over_the_api_and_private_addresses_are_not_asked() 
     let mut hook = Hook::open().await;
     let mut setup = setup("[[turn]]\nsay = \"Hello.\"\n", "\"find_order\"", "");
     setup.resources.push_str(&hook.tool("find_order", ""));
-    let inside = "\n[[tool]]\norganization = \"acme\"\nname = \"metadata\"\ndescription = \"x\"\n\
-                  url = \"https://169.254.169.254/latest\"\nparameters = { type = \"object\" }\n";
-    setup.resources.push_str(inside);
     let lab = Lab::open(PORTS, setup).await;
     let token = lab.token().await;
     let try_it = |name: &'static str, body: Value| {
@@ -453,8 +453,16 @@ async fn a_tool_can_be_tried_over_the_api_and_private_addresses_are_not_asked() 
     let (status, _) =
         try_it("find_order", json!({"organization": "globex", "arguments": {"order": "1"}})).await;
     assert_eq!(status, 404, "it is not theirs");
-    let (status, _) = try_it("metadata", json!({"organization": "acme"})).await;
-    assert_eq!(status, 404, "a tool that would ask an address inside is not there");
+    for (wrong, word) in [
+        ("url = \"https://169.254.169.254/latest\"\nparameters = { type = \"object\" }", "allow_networks"),
+        ("url = \"https://example.com/\"\nparameters = { type = \"text\" }", "JSON Schema"),
+    ] {
+        let text =
+            format!("[[tool]]\norganization = \"acme\"\nname = \"inside\"\ndescription = \"x\"\n{wrong}\n");
+        let (status, body) = lab.http("POST", "/api/v1/apply", &token, &text).await;
+        assert_eq!(status, 422, "{body}");
+        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains(word)), "{body}");
+    }
     let (_, body) = try_it("send_dtmf", json!({"arguments": {"digits": "x"}})).await;
     assert_eq!(body["valid"].as_bool(), Some(false));
     let (_, list) = lab.http("GET", "/api/v1/tools", &token, "").await;
@@ -562,4 +570,41 @@ async fn tools_of_an_mcp_web_server_are_used() {
     assert_eq!(outcomes(&events), [outcome("sum_add", "error")]);
     let service = lab.close_without_violations().await;
     assert_eq!(told(&service)[0]["error"], "no such sum");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_on_hold_hears_music_for_its_time_or_until_the_other_tools_have_answered() {
+    let mut hook = Hook::open().await;
+    let music = tempfile::NamedTempFile::new().expect("a file");
+    let tone = super::support::tone(700.0, 9000.0, 1000);
+    std::fs::write(music.path(), super::transfer::wav(&tone)).expect("it can be written");
+    let path = music.path().to_owned();
+    let script = "[[turn]]\ntool = { name = \"hold\", arguments = { seconds = 3 } }\n\
+                  [[turn]]\ntools = [{ name = \"hold\", arguments = { seconds = 60 } }, \
+                  { name = \"find_order\", arguments = { order = \"A17\" } }]\n\
+                  [[turn]]\nsay = \"Here it is.\"\nduration_ms = 500\n";
+    let mut setup = setup(script, "\"hold\", \"find_order\"", "");
+    setup.resources.push_str(&hook.tool("find_order", "timeout_s = 60"));
+    let setup = setup.configure(move |config| {
+        lets_loopback(config);
+        config.media.hold_music = Some(path);
+    });
+    let lab = Lab::open(PORTS, setup).await;
+    let heard = [Act::WaitForSpeech(ms(2000)), Act::WaitForSilence(ms(1500))];
+    let answer = async {
+        let (_, _, answer) = hook.next().await;
+        answer.send((200, "{}".to_owned())).expect("it waits");
+    };
+    let (report, ()) = tokio::join!(lab.call("150", acts([&heard, &[Act::HangUp]])), answer);
+    let loud = report.heard.chunks(24).filter(|chunk| super::waveform::rms(chunk) > 1000.0).count();
+    assert!((3200..5000).contains(&loud), "{loud} ms of three seconds of music and the answer were heard");
+    let (_, events) = lab.record().await;
+    assert_eq!(
+        outcomes(&events),
+        [outcome("hold", "ok"), outcome("find_order", "ok"), outcome("hold", "ok")]
+    );
+    let service = lab.close_without_violations().await;
+    let told = told(&service);
+    assert_eq!(told[0]["ended_because"], "the time is over");
+    assert_eq!(told[2]["ended_because"], "the other tools have answered");
 }

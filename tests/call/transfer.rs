@@ -637,7 +637,7 @@ async fn a_number_that_cannot_take_the_call_leaves_it_where_it_is() {
 }
 
 /// 24 kHz, one channel.
-fn wav(samples: &[i16]) -> Vec<u8> {
+pub fn wav(samples: &[i16]) -> Vec<u8> {
     let length = samples.len() as u32 * 2;
     let mut file = Vec::new();
     file.extend(b"RIFF");
