@@ -135,6 +135,20 @@ async fn a_provider_that_falls_silent_is_replaced_and_the_silence_is_filled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_hears_nothing_any_more_is_noticed_once_the_caller_speaks() {
+    // Nothing was due when it fell silent, and it does not tell that the caller speaks.
+    let pair = two("mute:2.6", FaultScope::All, |_| ()).await;
+    let talk = acts([&listen(), &[Act::Wait(ms(800))], &[utterance(900)], &listen(), &[Act::HangUp]]);
+    let (report, call, events) = told(pair, talk).await;
+    assert_eq!((report.hang_up.is_none(), call.disposition), (true, Some(Disposition::Completed)));
+    let lost = data_of(&events, "provider.lost");
+    assert_eq!(lost[0]["reason"], "the caller spoke and nothing came", "{:?}", kinds(&events));
+    let lines = data_of(&events, "transcript.final");
+    let who: Vec<_> = lines.iter().map(|line| line["who"].as_str().unwrap_or_default()).collect();
+    assert_eq!(who, ["assistant", "caller", "assistant"], "{lines:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_without_quota_leads_to_the_next_provider() {
     let mut pair = two("slow-drip:0.9", FaultScope::All, |_| ()).await;
     let script = "speech = \"tone:600\"\n[[turn]]\nfail = \"insufficient_quota\"\n";
@@ -179,8 +193,8 @@ async fn when_all_are_down_in_mid_call_the_flow_goes_on_or_the_caller_is_told() 
         let plan = super::support::plan(sip, number, tandem::audio::Codec::Pcmu, vec![Act::Wait(ms(30_000))]);
         let calling = phone.call(plan);
         let gone = async {
-            let connected = |entry: &Entry| matches!(entry.record, Record::Connected { .. });
-            service.wait_until(|report| report.entries.iter().any(connected)).await;
+            let begun = |entry: &Entry| matches!(entry.record, Record::ResponseStarted { .. });
+            service.wait_until(|report| report.entries.iter().any(begun)).await;
             // Nothing listens there any more.
             service.stop().await.expect("the report is complete")
         };

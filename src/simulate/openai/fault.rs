@@ -40,6 +40,8 @@ pub enum Fault {
     Stall(u64),
     /// Fall silent when this many audio deltas have gone out.
     StallAfterDeltas(u64),
+    /// Fall silent after a while: nothing is told any more, not even that the caller speaks.
+    Mute(Duration),
     /// All audio of an answer in one delta.
     GiantDelta,
     /// Audio slower than real time, at this part of its speed.
@@ -84,6 +86,7 @@ impl FromStr for Fault {
             "unknown-events" => Self::UnknownEvents,
             "stall" => Self::Stall(number(Some(1))?.max(1)),
             "stall-after-deltas" => Self::StallAfterDeltas(number(None)?),
+            "mute" => Self::Mute(seconds()?),
             "giant-delta" => Self::GiantDelta,
             "slow-drip" => {
                 let speed: f64 = first.unwrap_or("0.5").parse().map_err(|_| bad())?;
@@ -118,7 +121,7 @@ impl FromStr for Fault {
 #[error(
     "`{0}` is no fault; give refuse:STATUS[:RETRY_AFTER], no-handshake, slow-handshake:SECONDS, \
      invalid-api-key, die:SECONDS, die-after-appends:N, die-after-deltas:N, close:SECONDS, invalid-json, \
-     unknown-events, stall[:RESPONSE], stall-after-deltas:N, giant-delta, slow-drip[:SPEED below 1], \
+     unknown-events, stall[:RESPONSE], stall-after-deltas:N, mute:SECONDS, giant-delta, slow-drip[:SPEED below 1], \
      expire:SECONDS, fail-responses or fail-transcription"
 )]
 pub struct FaultError(String);
@@ -136,6 +139,7 @@ pub struct SessionFaults {
     pub unknown_events: bool,
     pub stall: Option<u64>,
     pub stall_after_deltas: Option<u64>,
+    pub mute: Option<Duration>,
     pub giant_delta: bool,
     pub speed: Option<f64>,
     pub expire: Option<Duration>,
@@ -159,6 +163,7 @@ impl SessionFaults {
                 Fault::UnknownEvents => all.unknown_events = true,
                 Fault::Stall(response) => all.stall = Some(response),
                 Fault::StallAfterDeltas(count) => all.stall_after_deltas = Some(count),
+                Fault::Mute(after) => all.mute = Some(after),
                 Fault::GiantDelta => all.giant_delta = true,
                 Fault::SlowDrip(speed) => all.speed = Some(speed),
                 Fault::Expire(after) => all.expire = Some(after),
@@ -186,6 +191,7 @@ impl fmt::Display for Fault {
             Self::UnknownEvents => f.write_str("unknown-events"),
             Self::Stall(response) => write!(f, "stall:{response}"),
             Self::StallAfterDeltas(count) => write!(f, "stall-after-deltas:{count}"),
+            Self::Mute(after) => write!(f, "mute:{}", after.as_secs_f64()),
             Self::GiantDelta => f.write_str("giant-delta"),
             Self::SlowDrip(speed) => write!(f, "slow-drip:{speed}"),
             Self::Expire(after) => write!(f, "expire:{}", after.as_secs_f64()),

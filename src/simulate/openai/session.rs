@@ -172,6 +172,7 @@ pub struct RealtimeSession {
     expires_at: Instant,
     die_at: Option<Instant>,
     close_at: Option<Instant>,
+    mute_at: Option<Instant>,
     last_append: Option<Instant>,
     rng: StdRng,
     out: VecDeque<Output>,
@@ -211,6 +212,7 @@ impl RealtimeSession {
             expires_at: now + limit,
             die_at: setup.faults.die.map(|after| now + after),
             close_at: setup.faults.close.map(|after| now + after),
+            mute_at: setup.faults.mute.map(|after| now + after),
             last_append: None,
             rng,
             out: VecDeque::new(),
@@ -321,6 +323,10 @@ impl RealtimeSession {
         if due(self.close_at) {
             return self.close(1011, "The server had an error while processing your request.");
         }
+        if due(self.mute_at) {
+            self.mute_at = None;
+            self.mute();
+        }
         if self.expires_at <= now {
             return self.expire();
         }
@@ -332,7 +338,7 @@ impl RealtimeSession {
         if self.over {
             return None;
         }
-        let fixed = [Some(self.expires_at), self.die_at, self.close_at];
+        let fixed = [Some(self.expires_at), self.die_at, self.close_at, self.mute_at];
         let working = [self.idle_at, self.next_transcription(), self.next_response()];
         let working = working.into_iter().filter(|_| !self.muted);
         fixed.into_iter().chain(working).flatten().min()
