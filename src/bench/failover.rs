@@ -65,6 +65,8 @@ pub struct Report {
     pub by_fault: BTreeMap<&'static str, Gaps>,
     /// What went wrong, the first few.
     pub complaints: Vec<String>,
+    /// Why the run says nothing: the phones were a bottleneck.
+    pub void: Vec<String>,
     /// Whether the server stopped in good order.
     pub stopped_cleanly: bool,
     /// What it was measured on.
@@ -154,10 +156,12 @@ async fn measure(options: &Options, remark: impl Fn(&str)) -> anyhow::Result<Rep
     let faulty = service(1).await?;
     let sound = service(2).await?;
     let setup = setup(options, &faulty.url(), &sound.url());
-    // The far ends are light: the server may have all cores, as they may.
     let cores = Cores::split();
     let server = Server::start(&setup, &cores).await?;
     let sip = server.sip;
+    // The phones, too: they are many, and one core would hold them up.
+    let all: Vec<usize> = cores.server.iter().chain(&cores.generator).copied().collect();
+    cores.pin_to(&all);
     remark("the server is ready; calls are being placed");
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let phone = Arc::new(Phone::start(local, PHONE_PORTS, 2).await?);
@@ -323,10 +327,12 @@ fn judge(
         gap: Gaps::default(),
         by_fault: BTreeMap::new(),
         complaints: Vec::new(),
+        void: Vec::new(),
         stopped_cleanly: false,
         machine,
     };
     let mut gaps: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let mut starved = 0;
     for Told { from, fault, report: heard } in told {
         let mut wrong = |what: String| {
             if report.complaints.len() < TOLD {
@@ -348,6 +354,7 @@ fn judge(
             report.lines_lost += turns;
             continue;
         };
+        starved += usize::from(was_starved(call));
         // A session whose time is up is followed by another one of the same provider.
         if call.provider.as_deref() != Some("sound") && !fault.starts_with("expire") {
             wrong("no other provider went on".to_owned());
@@ -358,9 +365,17 @@ fn judge(
         report.lines_lost += turns.saturating_sub(*lines);
         report.lines_doubled += lines.saturating_sub(turns);
     }
+    if starved > 0 {
+        report.void.push(format!("the phones could not send in time in {starved} calls"));
+    }
     report.gap = Gaps::of(gaps.values().flatten().copied().collect());
     report.by_fault = gaps.into_iter().map(|(fault, gaps)| (fault, Gaps::of(gaps))).collect();
     report
+}
+
+/// Whether the server had to make up what the phone did not send.
+fn was_starved(call: &CallRecord) -> bool {
+    call.quality.as_ref().is_some_and(|quality| quality.silence_ms + quality.concealed_ms > STARVED_MS)
 }
 
 /// The longest silence between two sounds, or between what the caller said and the first sound after it.
@@ -417,6 +432,8 @@ const SLOT_MS: f64 = 20.0;
 const SLOT_SAMPLES: usize = 480;
 /// About -55 dBov, as a share of full scale squared.
 const AUDIBLE: f32 = 3.0e-6;
+/// A phone that leaves out more than this is held up.
+const STARVED_MS: u64 = 400;
 /// Complaints that are shown.
 const TOLD: usize = 12;
 

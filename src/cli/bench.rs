@@ -108,7 +108,7 @@ struct FailoverArgs {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     calls: u16,
     /// Of them at a time.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=400))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=400))]
     parallel: u16,
     #[command(flatten)]
     common: CommonArgs,
@@ -220,7 +220,7 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
             };
             let report = failover::run(&options, remark)?;
             let checks = checked(args.common.check, report.checks());
-            told(context, json!(report), &report.lines(), &checks, &[])
+            told(context, json!(report), &report.lines(), &checks, &report.void)
         }
         BenchCommand::Soak(args) => {
             let options = soak::Options {

@@ -271,7 +271,8 @@ impl Watch {
 
     /// This much audio waits to be heard.
     pub fn playing(&mut self, now: Instant, queued: Duration) {
-        if !queued.is_zero() {
+        // The rest of a slot waits for more of its item, which a service that has stalled does not send.
+        if queued >= SLOT {
             self.quiet_from = now + queued;
         }
     }
@@ -367,6 +368,8 @@ impl Watch {
     }
 }
 
+/// What is sent at a time.
+const SLOT: Duration = Duration::from_millis(20);
 const QUOTA: &str = "insufficient_quota";
 /// Responses in a row that may fail before the session is given up.
 const FAILURES_MAX: u32 = 1;
@@ -406,6 +409,8 @@ mod tests {
         watch.event(at(10), &audio("a"));
         watch.playing(at(10), Duration::from_secs(9));
         assert!(!watch.has_stalled(at(13_000)) && watch.has_stalled(at(13_010)));
+        watch.playing(at(9005), Duration::from_millis(7));
+        assert!(watch.has_stalled(at(13_010)), "the rest of a slot is not heard");
         watch.cleared(at(5000));
         assert!(watch.has_stalled(at(9000)), "what was dropped is not heard");
     }
