@@ -133,7 +133,10 @@ impl Ledger {
         let limits: Vec<_> = crossings.into_iter().map(|crossing| account.limit_event(crossing)).collect();
         for limit in limits {
             let (scope, percent) = (limit.scope, limit.percent);
-            tracing::warn!(?scope, percent, "a limit of cost is near, or was reached at 100");
+            match percent {
+                100.. => tracing::warn!(?scope, "a limit of cost was reached"),
+                _ => tracing::warn!(?scope, percent, "a limit of cost is near"),
+            }
             metrics::counter!("tandem_cost_limits_total", "percent" => percent.to_string()).increment(1);
             self.write(CallEventKind::CostLimit(limit));
         }
