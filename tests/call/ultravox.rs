@@ -28,6 +28,27 @@ organization = "acme"
 name = "vox-silent"
 chain = ["ultravox"]
 
+[[assistant]]
+organization = "acme"
+name = "vox-first"
+chain = ["ultravox", "openai"]
+
+[[assistant]]
+organization = "acme"
+name = "vox-second"
+chain = ["openai", "ultravox"]
+instructions = "You answer the phone for Acme."
+
+[[number]]
+organization = "acme"
+number = "112"
+flow = [{ step = "assistant", assistant = "vox-first" }]
+
+[[number]]
+organization = "acme"
+number = "113"
+flow = [{ step = "assistant", assistant = "vox-second" }]
+
 [[number]]
 organization = "acme"
 number = "110"
@@ -51,6 +72,16 @@ impl Vox {
         faults: &[&str],
         change: impl FnOnce(&mut Ultravox) + Send + 'static,
     ) -> Self {
+        Self::beside(Setup::default(), script, faults, change).await
+    }
+
+    /// Beside an OpenAI service of that kind.
+    async fn beside(
+        setup: Setup,
+        script: &str,
+        faults: &[&str],
+        change: impl FnOnce(&mut Ultravox) + Send + 'static,
+    ) -> Self {
         let mut config = SimConfig { api_keys: vec!["uv.key".to_owned()], ..SimConfig::default() };
         config.behaviour.script = Script::parse(script).expect("the test's own script");
         config.faults = faults.iter().map(|fault| fault.parse().expect("the test's own fault")).collect();
@@ -58,7 +89,7 @@ impl Vox {
         let mut section =
             Ultravox { url: service.url(), api_keys: vec!["uv.key".into()], ..Ultravox::default() };
         change(&mut section);
-        let setup = Setup { resources: RESOURCES.to_owned(), ..Setup::default() };
+        let setup = Setup { resources: RESOURCES.to_owned(), ..setup };
         let setup = setup.configure(move |config| {
             config.providers.insert("ultravox".to_owned(), ProviderSection::Ultravox(section));
         });
@@ -260,4 +291,54 @@ async fn a_service_that_is_not_there_fails_in_time() {
         assert!(why.contains("ultravox") && !why.contains("uv.key"), "{fault}: {why}");
         vox.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_hangs_up_ends_the_call_once_it_was_heard() {
+    let vox = Vox::open(TABLE, &["hang-up:1"], |_| ()).await;
+    let report = vox.lab.call("110", vec![Act::Wait(PATIENCE)]).await;
+    assert!(report.hang_up.is_some(), "the server says BYE");
+    let heard = report.heard.chunks(24).filter(|chunk| super::waveform::rms(chunk) > 300.0).count();
+    assert!(heard > 500, "{heard} ms were heard");
+    let (call, events) = vox.lab.record().await;
+    assert_eq!(call.reason.as_deref(), Some("the assistant hung up"), "{:?}", kinds(&events));
+    assert_eq!(lines(&events), [line("assistant", "Good morning, this is Acme.")]);
+    assert!(data_of(&events, "provider.lost").is_empty());
+    vox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_provider_goes_on_when_ultravox_is_lost() {
+    // A session whose time is over is followed by a fresh one of the same service.
+    let cases =
+        [("die:3", "openai"), ("close:3", "openai"), ("expire:3", "ultravox"), ("refuse:503", "openai")];
+    for (fault, next) in cases {
+        let vox = Vox::open(TABLE, &[fault], |_| ()).await;
+        let acts = acts([&listen(), &[Act::Wait(ms(3000)), utterance(500)], &listen(), &[Act::HangUp]]);
+        let report = vox.lab.call("112", acts).await;
+        assert!(report.hang_up.is_none(), "{fault}: the call goes on until the caller hangs up");
+        let (call, events) = vox.lab.record().await;
+        assert_eq!(call.disposition, Some(Disposition::Completed), "{fault}: {:?}", kinds(&events));
+        let connected = data_of(&events, "provider.connected");
+        assert_eq!(connected.last().map(|event| event["provider"].clone()), Some(next.into()), "{fault}");
+        vox.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ultravox_goes_on_where_another_provider_is_lost() {
+    let setup = Setup::default().fault("die:4");
+    let vox = Vox::beside(setup, TABLE, &[], |_| ()).await;
+    let acts = acts([&listen(), &[Act::Wait(ms(3000)), utterance(500)], &listen(), &[Act::HangUp]]);
+    vox.lab.call("113", acts).await;
+    let (call, events) = vox.lab.record().await;
+    assert_eq!(call.disposition, Some(Disposition::Completed), "{:?}", kinds(&events));
+    assert_eq!(lines(&events).last(), Some(&line("assistant", "For how many?")));
+    let service = vox.close().await;
+    let request = service.entries.iter().find_map(|entry| match &entry.record {
+        Record::Created { request, .. } => Some(request.clone()),
+        _ => None,
+    });
+    let history = request.expect("a call was made")["initialMessages"].clone();
+    assert_eq!(history[0]["role"], "MESSAGE_ROLE_AGENT", "{history}");
 }
