@@ -87,7 +87,7 @@ impl Call {
         let item = ItemKey::from(format!("{FILLER}{:016x}", rand::random::<u64>()).as_str());
         self.leg.play(&item, filler);
         self.leg.end_item(&item);
-        talk.watch.playing(Instant::now(), self.leg.queued());
+        talk.watch.filling(Instant::now(), self.leg.queued());
     }
 
     /// The session said that it is over.

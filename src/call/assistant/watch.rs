@@ -74,6 +74,7 @@ pub struct Watch {
     outage: bool,
     filled: bool,
     filled_at: Option<Instant>,
+    filler_until: Instant,
     failures: u32,
 }
 
@@ -110,6 +111,7 @@ impl Watch {
             outage: false,
             filled: false,
             filled_at: None,
+            filler_until: now,
             failures: 0,
         }
     }
@@ -272,9 +274,14 @@ impl Watch {
     /// This much audio waits to be heard.
     pub fn playing(&mut self, now: Instant, queued: Duration) {
         // The rest of a slot waits for more of its item, which a service that has stalled does not send.
-        if queued >= SLOT {
+        if queued >= SLOT && now >= self.filler_until {
             self.quiet_from = now + queued;
         }
+    }
+
+    /// A filler is played, which is no sign of life.
+    pub fn filling(&mut self, now: Instant, queued: Duration) {
+        self.filler_until = now + queued;
     }
 
     /// Everything that waited to be heard was dropped.
@@ -497,6 +504,16 @@ mod tests {
         scripted.of_session(false, true);
         scripted.sent(at(0), &Command::Respond { instructions: None });
         assert!(!scripted.fill(at(60_000)) && !scripted.has_stalled(at(60_000)));
+    }
+
+    #[test]
+    fn a_filler_does_not_put_off_the_stall() {
+        let (mut watch, at) = new();
+        watch.sent(at(0), &Command::Respond { instructions: None });
+        assert!(watch.fill(at(900)));
+        watch.filling(at(900), Duration::from_millis(1400));
+        watch.playing(at(1000), Duration::from_millis(1300));
+        assert!(watch.has_stalled(at(4000)));
     }
 
     #[test]
