@@ -320,8 +320,8 @@ fn a_provider_needs_a_known_kind() {
     check(
         "[providers.a]\nurl = \"wss://x\"\n[providers.b]\nkind = \"open-ai\"\n[providers.c]\nkind = \"scripted\"\nmodel = \"x\"\n[routing]\ndefault_chain = [\"a\", \"b\", \"c\"]\n",
         &[
-            "tandem.toml:1:12: error: providers.a.kind: this key is required\n  fix: add kind = \"openai\"; known: openai, scripted, ultravox",
-            "tandem.toml:4:8: error: providers.b.kind: \"open-ai\" is not one of \"openai\", \"scripted\", \"ultravox\"\n  fix: did you mean \"openai\"?",
+            "tandem.toml:1:12: error: providers.a.kind: this key is required\n  fix: add kind = \"openai\"; known: openai, scripted, ultravox, ultravox_sip",
+            "tandem.toml:4:8: error: providers.b.kind: \"open-ai\" is not one of \"openai\", \"scripted\", \"ultravox\", \"ultravox_sip\"\n  fix: did you mean \"openai\"?",
             "tandem.toml:7:1: error: providers.c.model: unknown key\n  fix: remove it; known here: kind, script",
         ],
     );

@@ -61,7 +61,7 @@ enum ProviderCommand {
 enum KeyCommand {
     /// Take a key from standard input; calls use it at once.
     #[command(
-        before_help = "Examples:\n  tandem provider key add openai --org acme < key\n  pass show openai | tandem provider key add openai"
+        before_help = "Examples:\n  tandem provider key add openai --org acme < key\n  tandem provider key add openai < /run/secrets/openai"
     )]
     Add {
         /// The provider.
