@@ -121,6 +121,8 @@ pub struct Call {
     permit: Permit,
     /// What a service has to tell when the call is over.
     epilogue: Option<sip_agent::Epilogue>,
+    /// Sessions that have talked on it.
+    sessions: u32,
     // After the leg: a record is closed once the leg has said goodbye.
     ledger: Ledger,
     listed: Listed,
@@ -155,6 +157,7 @@ impl Call {
             desk: None,
             permit: party.permit,
             epilogue: None,
+            sessions: 0,
             ledger,
             listed,
         }

@@ -60,6 +60,8 @@ pub(super) enum Waits {
         position: usize,
         /// It ends when all others have answered.
         for_others: bool,
+        /// Some of it was played: not before the assistant had finished what it was saying.
+        begun: bool,
     },
     /// Keys of the caller.
     Keys { rule: Collect, keys: String, until: Instant },

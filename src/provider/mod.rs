@@ -116,6 +116,12 @@ pub trait Session {
         false
     }
 
+    /// Whether silence after speech is the end of a turn, which the service answers. Otherwise it may have been a noise,
+    /// and only the beginning of an answer tells.
+    fn silence_ends_turns(&self) -> bool {
+        true
+    }
+
     /// How long the service lets a session last, from its opening.
     fn limit(&self) -> Option<Duration> {
         None

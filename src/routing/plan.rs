@@ -26,6 +26,7 @@ use crate::provider::{
 };
 use crate::sip::identity::IncomingIdentity;
 use crate::sip::ua::IncomingInvite;
+use crate::sip::uri::Uri;
 use crate::store::Assistant;
 use crate::tools::Context;
 use crate::tools::builtin::WITHOUT_ASSISTANT;
@@ -103,13 +104,17 @@ impl Situation {
             let reason = "the call has taken too many hops".to_owned();
             return Planned::Impossible { status: 483, reason };
         }
+        let Ok(uri) = Uri::parse(agent.uri().as_bytes()) else {
+            let reason = "the address of the agent is no SIP URI".to_owned();
+            return Planned::Impossible { status: 500, reason };
+        };
         let request = DialRequest {
             trunks: vec![agent.trunk().to_owned()],
             from: self.from.clone(),
             max_forwards,
             organization: route.organization.clone(),
             ring_timeout: agent.ring_timeout(),
-            ..DialRequest::new(DialTarget::Uri(agent.uri().clone()), DialSource::Flow)
+            ..DialRequest::new(DialTarget::Uri(uri), DialSource::Flow)
         };
         let dial = DialStep { request, last, prompts: prompts.clone() };
         Planned::SipAgent(Box::new(SipAgentStep {

@@ -71,11 +71,11 @@ fn sip_agents(config: &Config) -> anyhow::Result<SipAgents> {
     let mut agents = SipAgents::new();
     for (name, section) in &config.providers {
         let ProviderSection::UltravoxSip(section) = section else { continue };
-        let uri = Uri::parse(section.agent.as_bytes())
+        Uri::parse(section.agent.as_bytes())
             .map_err(|error| anyhow::anyhow!("providers.{name}.agent = \"{}\": {error}", section.agent))?;
         let agent = SipAgent::new(SipAgentConfig {
             name: name.clone(),
-            uri,
+            uri: section.agent.clone(),
             trunk: section.trunk.clone(),
             api_url: section.api_url.clone(),
             api_keys: section.api_keys.clone(),

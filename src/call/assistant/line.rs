@@ -20,8 +20,14 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(session: Box<dyn Session>, place: usize) -> Self {
-        Self { session: Some(session), number: 1, place, before: SessionStats::default() }
+    /// `before`: so many sessions have talked on this call.
+    pub(super) fn new(session: Box<dyn Session>, place: usize, before: u32) -> Self {
+        Self { session: Some(session), number: before + 1, place, before: SessionStats::default() }
+    }
+
+    /// The number of the present session, or of the last one.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -127,6 +133,10 @@ impl Session for Line {
         self.session.as_ref().is_some_and(|session| session.can_stall())
     }
 
+    fn silence_ends_turns(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.silence_ends_turns())
+    }
+
     fn limit(&self) -> Option<Duration> {
         self.session.as_ref()?.limit()
     }
@@ -141,7 +151,7 @@ mod tests {
     #[test]
     fn names_of_a_later_session_are_its_own_and_those_of_earlier_ones_do_not_reach_it() {
         let (first, second) = (Probe::default(), Probe::default());
-        let mut line = Line::new(Box::new(first.clone()), 0);
+        let mut line = Line::new(Box::new(first.clone()), 0, 0);
         line.send(Command::Truncate { item: "a".into(), audio_end_ms: 1 });
         line.take_up(Box::new(second.clone()), 1);
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -153,6 +153,12 @@ impl Habits {
         }
     }
 
+    /// Another session takes over; `speaking`: the caller is speaking to it.
+    pub fn another_session(&mut self, now: Instant, speaking: bool) {
+        self.stirred(now);
+        self.caller_speaks = speaking;
+    }
+
     /// The caller has said something.
     pub fn caller_stopped(&mut self, now: Instant) {
         self.stirred(now);

@@ -23,6 +23,7 @@ use crate::provider::{CloseReason, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::tools::toolbox::Toolbox;
 
+use line::Line;
 use manners::Manners;
 use opening::Ready;
 use talk::Talk;
@@ -115,7 +116,7 @@ impl Call {
         if !self.is_answered() {
             self.phase(Phase::Connecting, Floor::None);
         }
-        let Some(Ready { place, session, connect_ms, .. }) = self.open(plan).await? else {
+        let Some(Ready { place, session, dialled, connect_ms, .. }) = self.open(plan).await? else {
             return self.without_assistant(plan).await;
         };
         let provider = plan.provider(place).to_owned();
@@ -124,12 +125,14 @@ impl Call {
         self.ledger.record(connected);
         self.answer().await?;
         self.phase(Phase::InCall, Floor::Assistant);
-        let mut talk = Talk::new(session, place, self.now_ms(), plan);
+        let line = Line::new(session, place, self.sessions);
+        let mut talk = Talk::new(line, dialled, self.now_ms(), plan);
         self.mind_the_manners(&mut talk, plan);
         let ended = self.talk(&mut talk, plan).await;
         self.close_tools();
         self.bring_out(&mut talk);
         talk.line.take_down();
+        self.sessions = talk.line.number();
         ended
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Opening {
 pub(super) struct Ready {
     pub(super) place: usize,
     pub(super) session: Box<dyn Session>,
+    pub(super) dialled: Instant,
     pub(super) connect_ms: u64,
     pub(super) snapshot: Snapshot,
 }
@@ -64,6 +65,11 @@ impl Openings {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.race.deadline()
+    }
+
+    /// Tries `rounds` times at least.
+    pub(super) fn insist(&mut self, rounds: u32) {
+        self.race.insist(rounds);
     }
 }
 
@@ -137,7 +143,7 @@ impl Call {
             Ok(session) => {
                 metrics::histogram!("tandem_provider_connect_seconds").record(dialled.elapsed());
                 let connect_ms = dialled.elapsed().as_millis() as u64;
-                Some(Ready { place, session, connect_ms, snapshot })
+                Some(Ready { place, session, dialled, connect_ms, snapshot })
             }
             Err(error) => {
                 openings.race.failed(Instant::now(), place);
@@ -167,8 +173,14 @@ impl Call {
     /// Opens the first session, while the phone rings or the caller waits.
     pub(super) async fn open(&mut self, plan: &AssistantPlan) -> Result<Option<Ready>, Over> {
         let mut openings = Openings::new((0..plan.chain.len()).collect(), 1, plan);
+        // A recorded greeting is known beforehand.
+        let known = || {
+            let mut known = Snapshot::default();
+            known.history.clone_from(&plan.spec.history);
+            known
+        };
         loop {
-            if let Err(GivenUp) = self.open_more(&mut openings, plan, &plan.spec, Snapshot::default) {
+            if let Err(GivenUp) = self.open_more(&mut openings, plan, &plan.spec, known) {
                 return Ok(None);
             }
             let look = Instant::now() + OPENING_CHECK;

@@ -83,6 +83,11 @@ impl Race {
         None
     }
 
+    /// Tries `rounds` times at least, the present one counted.
+    pub fn insist(&mut self, rounds: u32) {
+        self.rounds_left = self.rounds_left.max(rounds);
+    }
+
     /// That provider's session could not be opened.
     pub fn failed(&mut self, now: Instant, index: usize) {
         self.running.retain(|running| *running != index);

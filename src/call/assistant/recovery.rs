@@ -128,7 +128,10 @@ impl Call {
             return talk.give_up_search();
         }
         talk.backlog.outage(self.now_ms());
-        if talk.openings.is_none() && talk.ready.is_none() {
+        if let Some(openings) = &mut talk.openings {
+            // It was looked for at leisure.
+            openings.insist(ROUNDS);
+        } else if talk.ready.is_none() {
             let itself_first = *fault == SessionFault::Expired;
             let mut order = order_after(place, plan.chain.len(), itself_first);
             if talk.short_lived >= SHORT_LIVED_MAX {
@@ -149,14 +152,15 @@ impl Call {
     /// Goes on with this session.
     fn switch(&mut self, talk: &mut Talk, plan: &AssistantPlan, ready: Ready) {
         let now = Instant::now();
-        let Ready { place, session, connect_ms, snapshot } = ready;
+        let Ready { place, session, dialled, connect_ms, snapshot } = ready;
         let gap_ms = talk.lost_at.take().map_or(0, |at| now.saturating_duration_since(at).as_millis() as u64);
         self.end_session(talk);
         talk.openings = None;
         talk.line.take_up(session, place);
         talk.up_since = now;
-        talk.renewal = Renewal::new(now, talk.line.limit());
-        talk.watch.of_session(talk.line.can_stall(), true);
+        talk.renewal = Renewal::new(dialled, talk.line.limit());
+        let answers = talk.spec.turns.create_response && talk.line.silence_ends_turns();
+        talk.watch.of_session(talk.line.can_stall(), answers);
         talk.pulse.of_another();
         let provider = plan.provider(place).to_owned();
         info!(provider, gap_ms, "the conversation goes on with another session");
@@ -191,15 +195,20 @@ impl Call {
         if !heard {
             talk.backlog.forget();
         }
-        if speaking {
+        let goes_on = speaking && heard;
+        if goes_on {
             talk.watch.goes_on_speaking();
         }
+        talk.habits.another_session(now, goes_on);
         for command in asks(&talk.conversation, open, replay.whole_turn, heard) {
             match command {
                 Ask::Of(command) => talk.send(command),
                 // It answers the turn it hears.
                 Ask::Nothing => talk.watch.sent(now, &Command::Respond { instructions: None }),
             }
+        }
+        if speaking && !heard && !replay.whole_turn {
+            talk.send(Command::Respond { instructions: Some(SAY_AGAIN.to_owned()) });
         }
         if let Some(since) = silent_since {
             talk.watch.waits_since(since);
@@ -211,6 +220,15 @@ impl Call {
         metrics::counter!("tandem_calls_without_assistant_total").increment(1);
         self.bring_out(talk);
         self.phase(Phase::InCall, Floor::None);
+        // Somebody is being called for the caller: they may still answer.
+        while self.moving.is_some() {
+            self.wait(LOOK_AT_TRANSFER).await?;
+        }
+        if let Some(leaving) = &talk.leaving {
+            let reason = leaving.reason.clone();
+            self.hang_up("assistant", &reason);
+            return Err(Over);
+        }
         if !plan.last {
             return Ok(());
         }
@@ -320,6 +338,8 @@ const SAY_AGAIN: &str = "What the caller said last was lost in a technical fault
                          say it again.";
 /// Each provider is tried so often in mid-call before the conversation is given up.
 const ROUNDS: u32 = 2;
+/// How often it is looked whether a transfer under way has come to something.
+const LOOK_AT_TRANSFER: Duration = Duration::from_millis(200);
 /// A session that ends so soon was hardly one.
 const SHORT_LIVED: Duration = Duration::from_secs(1);
 /// So many of them in a row, and no further one is tried.

@@ -183,6 +183,8 @@ impl Call {
                 self.caller_speaks();
                 self.barge_in(talk);
             }
+            // A turn that is heard again is no reason to hold back what is being said.
+            Event::SpeechStarted { .. } => self.leg.resume(),
             Event::ToolCall { id, name, arguments } => self.run_tool(talk, plan, id, &name, &arguments),
             Event::Used(usage) => self.used(talk, plan.provider(talk.line.place), &usage),
             Event::TurnDone { status: TurnStatus::Failed(reason) } => {
@@ -190,7 +192,6 @@ impl Call {
             }
             Event::Warning { code, message } => debug!(code, message, "the provider warns"),
             Event::Audio { .. }
-            | Event::SpeechStarted { .. }
             | Event::SpeechStopped { .. }
             | Event::TranscriptPartial { .. }
             | Event::TranscriptFinal { .. }
@@ -222,6 +223,10 @@ impl Call {
         let playing = unfinished(self.leg.clear());
         talk.levels.cleared(heard_at);
         talk.watch.cleared(heard_at);
+        if !talk.spec.turns.interrupt_response {
+            // The service goes on by itself otherwise.
+            talk.send(Command::CancelResponse);
+        }
         if playing.is_empty() {
             return;
         }
@@ -305,13 +310,14 @@ impl Call {
 }
 
 impl Talk {
-    pub(super) fn new(session: Box<dyn Session>, place: usize, origin_ms: u64, plan: &AssistantPlan) -> Self {
+    /// A conversation on this line, whose session was dialled then.
+    pub(super) fn new(line: Line, dialled: Instant, origin_ms: u64, plan: &AssistantPlan) -> Self {
         let now = Instant::now();
         let mut watch = Watch::new(now, plan.recovery.patience);
-        watch.of_session(session.can_stall(), true);
+        watch.of_session(line.can_stall(), plan.spec.turns.create_response && line.silence_ends_turns());
         Self {
-            renewal: Renewal::new(now, session.limit()),
-            line: Line::new(session, place),
+            renewal: Renewal::new(dialled, line.limit()),
+            line,
             conversation: Conversation::new(origin_ms),
             spec: plan.spec.clone(),
             watch,

@@ -135,7 +135,7 @@ impl Call {
                 }
                 let item = ItemKey::from(format!("hold-{:016x}", rand::random::<u64>()).as_str());
                 let for_others = self.desk_mut().works();
-                Acted::Begun(Waits::Hold { until: now + span, item, position: 0, for_others })
+                Acted::Begun(Waits::Hold { until: now + span, item, position: 0, for_others, begun: false })
             }
             Action::CollectDigits(rule) => {
                 if self.desk_mut().collects() {
@@ -263,14 +263,17 @@ impl Call {
         let works = desk.works();
         let mut over = None;
         for pending in &mut desk.pending {
-            let Waits::Hold { until, item, position, for_others } = &mut pending.waits else { continue };
+            let Waits::Hold { until, item, position, for_others, begun } = &mut pending.waits else {
+                continue;
+            };
             // Others of the same response may have been called after it.
             *for_others |= works;
             if now >= *until || (*for_others && !works) {
                 over = Some(if now >= *until { "the time is over" } else { "the other tools have answered" });
                 break;
             }
-            if !music.is_empty() && self.leg.queued() < MUSIC_AHEAD {
+            if !music.is_empty() && (*begun || self.leg.is_idle()) && self.leg.queued() < MUSIC_AHEAD {
+                *begun = true;
                 let end = (*position + MUSIC_SAMPLES).min(music.len());
                 self.leg.play(item, &music[*position..end]);
                 *position = if end == music.len() { 0 } else { end };
@@ -284,8 +287,10 @@ impl Call {
     /// Ends the music, if there is any.
     fn end_hold(&mut self, why: &str) {
         let Some(desk) = self.desk.as_mut().filter(|desk| desk.holds()) else { return };
-        // The assistant is silent while there is music: nothing else is queued.
-        self.leg.clear();
+        // Where there is music, nothing else is queued.
+        if desk.pending.iter().any(|pending| matches!(pending.waits, Waits::Hold { begun: true, .. })) {
+            self.leg.clear();
+        }
         let ids: Vec<String> = desk
             .pending
             .iter()

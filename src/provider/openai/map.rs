@@ -117,6 +117,11 @@ impl Mapper {
         self.ask_for_response();
     }
 
+    /// Whether the service goes on with a response while the caller speaks.
+    pub fn talk_on(&mut self, talks_on: bool) {
+        self.sequencer.talk_on(talks_on);
+    }
+
     /// Puts a piece of the past into the conversation.
     pub fn replay(&mut self, past: &HistoryItem) {
         match past {

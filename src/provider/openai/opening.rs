@@ -85,6 +85,7 @@ impl Opening {
     fn ready(&mut self) -> Mapper {
         let mut mapper = Mapper::new(std::mem::take(&mut self.spec.instructions), Arc::clone(&self.model))
             .transcribed_by(&self.transcriber);
+        mapper.talk_on(!self.spec.turns.interrupt_response);
         for past in &self.spec.history {
             mapper.replay(past);
         }

@@ -50,6 +50,8 @@ pub struct Sequencer {
     known_calls: VecDeque<String>,
     interrupted: VecDeque<String>,
     cancel_asked: bool,
+    /// The service does not stop a response when the caller speaks.
+    talks_on: bool,
     caller: Caller,
 }
 
@@ -87,6 +89,11 @@ enum Caller {
 }
 
 impl Sequencer {
+    /// Of a service that goes on with its response while the caller speaks.
+    pub fn talk_on(&mut self, talks_on: bool) {
+        self.talks_on = talks_on;
+    }
+
     /// Asks for a response as soon as the way is free. `false`: too many wait already.
     pub fn request(&mut self, create: Create) -> bool {
         if create == Create::Continue && self.waiting.contains(&Create::Continue) {
@@ -143,6 +150,12 @@ impl Sequencer {
 
     /// An `error` event arrived. `busy`: its code says that a response is in progress.
     pub fn error(&mut self, event_id: Option<&str>, busy: bool) -> Refusal {
+        if busy && event_id.is_none() && self.talks_on {
+            // The service could not answer the caller's turn while it spoke: it is asked to afterwards.
+            self.caller = Caller::Silent;
+            self.request(Create::Continue);
+            return Refusal::Settled;
+        }
         let about = |asked: &Asked| event_id.is_none_or(|text| asked.event_id.is(text));
         if let Some(asked) = self.asked.take_if(|asked| about(asked)) {
             self.cancel_asked = false;
@@ -169,7 +182,9 @@ impl Sequencer {
     /// The caller began to speak, which ends the response in progress at the service.
     pub fn caller_started(&mut self) {
         self.caller = Caller::Speaking;
-        self.interrupt_active();
+        if !self.talks_on {
+            self.interrupt_active();
+        }
     }
 
     /// The caller's turn is over.

@@ -394,7 +394,10 @@ impl Mapper {
             self.turns.start_to_tell(true)
         };
         if let Some((at_ms, item)) = began {
-            self.events.push_back(Event::SpeechStarted { at_ms, item: Some(item) });
+            self.events.push_back(Event::SpeechStarted { at_ms, item: Some(item.clone()) });
+            if ours {
+                self.events.push_back(Event::SpeechStopped { at_ms, item: Some(item) });
+            }
         }
         self.turn_ends(TurnStatus::Cancelled);
     }

@@ -224,7 +224,10 @@ fn keys_and_the_wish_for_an_answer_are_one_message_that_interrupts() {
     );
     story(&mut mapper);
     tell(&mut mapper, json!({"type": "playback_clear_buffer"}));
-    assert_eq!(story(&mut mapper), ["silent agent-1", "start 0 caller-1", "done Cancelled"]);
+    assert_eq!(
+        story(&mut mapper),
+        ["silent agent-1", "start 0 caller-1", "stop 0 caller-1", "done Cancelled"]
+    );
     // The next words are not those of the interruption.
     state(&mut mapper, "thinking");
     caller(&mut mapper, 5, "Hello?");

@@ -59,15 +59,13 @@ impl Opened {
 impl OpenedSession for Opened {
     fn settle(mut self: Box<Self>) -> io::Result<Box<dyn Session>> {
         connect::rehome(&mut self.socket)?;
-        let began = Instant::now();
-        self.mapper.joined_before(millis(began.saturating_duration_since(self.joined.joined_at)));
         Ok(Box::new(WsSession {
             timer: Box::pin(tokio::time::sleep_until(self.uplink.due().into())),
             socket: self.socket,
             mapper: self.mapper,
             uplink: self.uplink,
             joined: self.joined,
-            began,
+            began: None,
             outgoing: VecDeque::new(),
             audio_waiting: 0,
             frames_sent: 0,
@@ -87,7 +85,8 @@ struct WsSession {
     mapper: Mapper,
     uplink: Uplink,
     joined: Joined,
-    began: Instant,
+    /// First polled: the conversation hears and is heard from then on.
+    began: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     outgoing: VecDeque<Message>,
     /// Audio frames among `outgoing`.
@@ -151,6 +150,10 @@ impl Session for WsSession {
         true
     }
 
+    fn silence_ends_turns(&self) -> bool {
+        false
+    }
+
     fn limit(&self) -> Option<Duration> {
         Some(self.joined.limit)
     }
@@ -189,7 +192,12 @@ impl WsSession {
                     self.queue_audio(frame);
                 }
             }
-            self.mapper.tick(millis(now.saturating_duration_since(self.began)));
+            let joined_at = self.joined.joined_at;
+            let began = *self.began.get_or_insert_with(|| {
+                self.mapper.joined_before(millis(now.saturating_duration_since(joined_at)));
+                now
+            });
+            self.mapper.tick(millis(now.saturating_duration_since(began)));
             self.timer.as_mut().reset(self.uplink.due().into());
         }
     }

@@ -148,6 +148,9 @@ impl Turns {
             self.open =
                 Some(Turn { item, started_ms: now_ms, stopped_ms: None, told: false, stop_told: false });
         } else if let Some(turn) = &mut self.open {
+            if turn.stop_told {
+                (turn.told, turn.stop_told) = (false, false);
+            }
             turn.stopped_ms = None;
         }
     }

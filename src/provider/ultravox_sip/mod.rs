@@ -13,7 +13,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::sip::uri::Uri;
 use crate::time::UnixMs;
 
 pub mod account;
@@ -28,7 +27,7 @@ pub struct SipAgentConfig {
     /// The section's name.
     pub name: String,
     /// Where the agent answers: `sip:agent_ID@DOMAIN`.
-    pub uri: Uri,
+    pub uri: String,
     /// The trunk it is reached over.
     pub trunk: String,
     /// Root of the service's REST.
@@ -85,7 +84,7 @@ impl SipAgent {
     }
 
     /// Where it answers.
-    pub fn uri(&self) -> &Uri {
+    pub fn uri(&self) -> &str {
         &self.config.uri
     }
 
