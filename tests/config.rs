@@ -502,6 +502,12 @@ mod resources {
     fn known() -> Known {
         Known {
             own_tools: Vec::new(),
+            built_in_tools: vec!["end_call".into()],
+            later_tools: vec!["send_sms".into()],
+            judge_destination: Some(|target| match target {
+                "nowhere at all" => Err("write a number".to_owned()),
+                _ => Ok(()),
+            }),
             organizations: vec!["stored".into()],
             assistants: vec![("stored".into(), "night".into())],
             providers: vec!["openai".into(), "ultravox".into(), "scripted".into()],
@@ -516,6 +522,24 @@ mod resources {
     fn check(text: &str, expected: &[&str]) {
         let (_, findings) = resources::parse("r.toml", text, Some(&known()));
         assert_eq!(super::printed(&findings), expected);
+    }
+
+    #[test]
+    fn names_of_tools_that_are_taken_and_destinations_that_are_none_are_found() {
+        let tool = |name: &str| {
+            format!(
+                "[[tool]]\norganization = \"stored\"\nname = \"{name}\"\ndescription = \"x\"\n\
+                 url = \"https://example.com/\"\nparameters = {{ type = \"object\" }}\n"
+            )
+        };
+        let assistant = "[[assistant]]\norganization = \"stored\"\nname = \"a\"\n\
+                         transfer_to = { sales = \"+15550123\", desk = \"nowhere at all\" }\n";
+        let text = format!("{assistant}{}{}{}", tool("end_call"), tool("send_sms"), tool("find_order"));
+        let (_, findings) = resources::parse("r.toml", &text, Some(&known()));
+        let found: Vec<_> = findings.iter().map(|f| (f.key.as_str(), f.is_error())).collect();
+        let expected =
+            [("assistant[0].transfer_to.desk", true), ("tool[0].name", true), ("tool[1].name", false)];
+        assert_eq!(found, expected);
     }
 
     #[test]

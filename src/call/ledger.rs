@@ -138,7 +138,10 @@ impl Ledger {
                 _ => tracing::warn!(?scope, percent, "a limit of cost is near"),
             }
             metrics::counter!("tandem_cost_limits_total", "percent" => percent.to_string()).increment(1);
-            self.write(CallEventKind::CostLimit(limit));
+            // What the whole installation spends is no organization's to know; its administrators are told.
+            if scope != CostScope::Installation {
+                self.write(CallEventKind::CostLimit(limit));
+            }
         }
         if self.cost_shown.is_none_or(|shown| now >= shown + COST_INTERVAL) {
             self.show_cost(now, now_ms);
@@ -207,6 +210,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::cost::{Costs, PriceBook, Rules};
 
     #[test]
     fn events_are_numbered_without_gaps_and_the_end_comes_once() {
@@ -232,6 +236,35 @@ mod tests {
         drop(Ledger::opened(CallId::from_parts(1, 1), sink.clone(), Instant::now()));
         let events = sink.events();
         assert!(matches!(&events[0].kind, CallEventKind::Ended(e) if e.disposition == Disposition::Failed));
+    }
+
+    #[test]
+    fn what_the_installation_spends_is_not_in_an_organizations_record() {
+        let rules = Rules {
+            max_per_call: "1".parse().ok(),
+            max_per_day: "1".parse().ok(),
+            on_limit: OnLimit::End,
+            farewell: "Goodbye.".into(),
+        };
+        let kinds = [("o".to_owned(), "openai".to_owned())].into();
+        let costs = Costs::new(PriceBook::built_in(), kinds, rules, None);
+        let sink = Arc::new(Kept::default());
+        let account = costs.open(UnixMs::now(), Some("acme"), "1".parse().ok());
+        let mut ledger =
+            Ledger::opened(CallId::from_parts(1, 1), sink.clone(), Instant::now()).on_account(account);
+        let tokens = crate::provider::Tokens { output_audio: 20_000, ..Default::default() };
+        ledger.charge("o", Charge::Response { model: "gpt-realtime-2.1", tokens });
+        let mut told: Vec<_> = sink
+            .events()
+            .into_iter()
+            .filter_map(|event| match event.kind {
+                CallEventKind::CostLimit(limit) => Some(format!("{:?}", limit.scope)),
+                _ => None,
+            })
+            .collect();
+        told.sort();
+        assert_eq!(told, ["Call", "Organization"]);
+        assert!(ledger.out_of_money().is_some());
     }
 
     fn ending() -> Ending {

@@ -117,6 +117,8 @@ pub struct Call {
     onward: Option<Onward>,
     /// Tool calls of the assistant.
     desk: Option<Box<ToolDesk>>,
+    /// The record does not say which keys the caller presses: one of them may belong to a PIN.
+    keys_hidden: bool,
     /// After the leg: its channel is free once it has said goodbye.
     permit: Permit,
     /// What a service has to tell when the call is over.
@@ -155,6 +157,7 @@ impl Call {
             joined: None,
             onward: None,
             desk: None,
+            keys_hidden: false,
             permit: party.permit,
             epilogue: None,
             sessions: 0,
@@ -441,8 +444,8 @@ impl Call {
                 self.ledger.record(CallEventKind::Media { state, codec });
             }
             Wake::Leg(LegSignal::Dtmf { digit, method }) => {
-                // What is collected for a tool may be a PIN.
-                let hidden = self.desk.as_ref().is_some_and(|desk| desk.collects());
+                // What is collected for a tool may be a PIN, begun before the tool is called or ended after it.
+                let hidden = self.keys_hidden || self.desk.as_ref().is_some_and(|desk| desk.collects());
                 let (digit, method) = (if hidden { '?' } else { *digit }, (*method).to_owned());
                 self.ledger.record(CallEventKind::Dtmf { digit, method });
             }

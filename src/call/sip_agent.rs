@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::bridge::{DialStep, Unanswered};
 use super::ledger::{Ending, Ledger};
 use super::{Call, Over};
+use crate::config::Money;
 use crate::cost::Charge;
 use crate::event::{CallEventKind, Heard, TranscriptLine};
 use crate::id::LineId;
@@ -30,15 +31,20 @@ pub struct SipAgentStep {
     pub dial: DialStep,
     /// The assistant's name here.
     pub assistant: String,
+    /// Most a call with it may cost. What it costs is known at its end, so this decides only whether it begins.
+    pub max_cost: Option<Money>,
 }
 
 impl Call {
     /// Joins the caller with the agent until one of them hangs up. Answers without [`Over`] only when the agent did
-    /// not answer and something follows.
+    /// not answer, or may not cost anything more, and something follows.
     ///
     /// # Errors
     /// [`Over`].
     pub async fn talk_with_sip_agent(&mut self, step: &SipAgentStep) -> Result<(), Over> {
+        if !self.may_spend(step.max_cost).await? {
+            return Ok(());
+        }
         let provider = step.agent.name().to_owned();
         let mark = self.ledger.call().to_string();
         // Followed before it is dialled: the first webhook may be faster than the answer.

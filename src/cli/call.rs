@@ -109,8 +109,12 @@ pub(super) async fn run(context: &Context, args: CallArgs) -> Result<(), Failure
         CallCommand::List(args) => list(context, client.get(&args.path()).await?),
         CallCommand::Show { id } => {
             let call = client.get(&format!("/api/v1/calls/{id}")).await?;
-            // Nothing is worse for it if the server is too old to know.
-            let cost = client.get(&format!("/api/v1/calls/{id}/cost")).await.unwrap_or_default();
+            let cost = match client.get(&format!("/api/v1/calls/{id}/cost")).await {
+                Ok(cost) => cost,
+                // Nothing is worse for it if the server is too old to know.
+                Err(failure) if failure.exit() == Exit::NotFound => Value::Null,
+                Err(failure) => return Err(failure),
+            };
             show(context, call, &cost)
         }
         CallCommand::Tail(args) => tail::run(context, &client, &args).await,

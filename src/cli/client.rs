@@ -63,6 +63,11 @@ impl Client {
         Ok(Self { server, token })
     }
 
+    /// Whether no server is named and none has been started on this host: nothing is wrong when none answers.
+    pub fn has_no_server(&self) -> bool {
+        matches!(&self.server, Server::Socket(path) if !path.exists())
+    }
+
     /// `GET path`.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: &ToolsArgs) ->
     }
     let answer = match client.get(&path).await {
         Ok(answer) => answer,
-        Err(failure) if failure.exit() == Exit::Unreachable => {
+        Err(failure) if failure.exit() == Exit::Unreachable && client.has_no_server() => {
             context.output.remark("no Tandem runs here: these are the tools that are built in");
             built_in(args.all)?
         }
@@ -53,7 +53,7 @@ fn built_in(all: bool) -> Result<Value, Failure> {
     let webhooks = Webhooks::new(Guard::default()).map_err(|cause| Failure::new(Exit::Failure, cause, ""))?;
     let mut tools = Registry::new(webhooks, Servers::default()).list(None);
     tools.retain(|tool| tool.available || all);
-    Ok(json!({"data": tools, "mcp_servers": [], "has_more": false, "next_cursor": null}))
+    Ok(json!({"server": false, "data": tools, "mcp_servers": [], "has_more": false, "next_cursor": null}))
 }
 
 fn print(context: &Context, answer: &Value) -> Result<(), Failure> {

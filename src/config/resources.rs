@@ -383,6 +383,12 @@ pub struct Known {
     pub providers: Vec<String>,
     /// Tools that all assistants can use.
     pub tools: Vec<String>,
+    /// Names of tools that are part of the program: no other tool is ever called by them.
+    pub built_in_tools: Vec<String>,
+    /// Names that later versions will give to tools of their own.
+    pub later_tools: Vec<String>,
+    /// Says what is wrong with a destination, if something is.
+    pub judge_destination: Option<fn(&str) -> Result<(), String>>,
     /// Tools in the store: organization and name.
     pub own_tools: Vec<(String, String)>,
     /// Configured trunks.
@@ -548,6 +554,7 @@ impl Rules<'_> {
                 );
             }
             self.beyond_the_providers(index, assistant, known);
+            self.destinations(index, assistant, known);
             for (place, tool) in assistant.tools.iter().enumerate() {
                 let key = format!("assistant[{index}].tools[{place}]");
                 let own = self.resources.tool.iter().filter(|t| t.organization == assistant.organization);
@@ -568,7 +575,33 @@ impl Rules<'_> {
                 }
             }
         }
+        self.names_of_tools(known);
         self.assistants_of_flows(known);
+    }
+
+    /// Where an assistant moves calls to must be somewhere.
+    fn destinations(&mut self, index: usize, assistant: &Assistant, known: &Known) {
+        let Some(judge) = known.judge_destination else { return };
+        for (name, target) in &assistant.transfer_to {
+            if let Err(fix) = judge(target) {
+                let key = format!("assistant[{index}].transfer_to.{name}");
+                self.error(&key, format!("\"{target}\" cannot be dialled"), fix);
+            }
+        }
+    }
+
+    /// A tool whose name is taken would never run.
+    fn names_of_tools(&mut self, known: &Known) {
+        for (index, tool) in self.resources.tool.iter().enumerate() {
+            let (key, name) = (format!("tool[{index}].name"), &tool.name);
+            if known.built_in_tools.contains(name) {
+                let fix = format!("choose another name, such as \"{}_{name}\"", tool.organization);
+                self.error(&key, format!("\"{name}\" is built in, so this one would never be used"), fix);
+            } else if known.later_tools.contains(name) {
+                let fix = "choose another name before an update does";
+                self.warning(&key, format!("a later version has a tool \"{name}\" of its own"), fix);
+            }
+        }
     }
 
     /// Switches that a provider of the chain cannot do.

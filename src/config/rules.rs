@@ -41,6 +41,10 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.later();
 }
 
+/// Those of them that refuse a REFER unless the trunk says otherwise.
+const REFER_REFUSED_BY: [&str; 7] =
+    ["twilio", "twilio-secure", "telnyx", "bandwidth", "vonage", "signalwire", "plivo"];
+
 struct Rules<'a> {
     config: &'a Config,
     tree: &'a Item,
@@ -279,6 +283,16 @@ impl Rules<'_> {
         if !self.config.trunk.iter().any(|known| known.name == trunk) {
             let fix = "add a [[trunk]] whose peer is the agent's domain, and write its name";
             self.error(&format!("{key}.trunk"), format!("there is no trunk \"{trunk}\""), fix);
+        }
+        let config = self.config;
+        let Some(index) = config.trunk.iter().position(|known| known.name == trunk) else { return };
+        let refuses = match config.trunk[index].refer {
+            Some(refer) => refer == super::Refer::Refuse,
+            None => REFER_REFUSED_BY.contains(&config.trunk[index].profile.as_str()),
+        };
+        if !refuses {
+            let message = "whoever talks the agent into a transfer (REFER) has it dialled at your cost";
+            self.warning(&format!("trunk[{index}].refer"), message, "add refer = \"refuse\" to this trunk");
         }
     }
 

@@ -96,7 +96,8 @@ impl Account {
         let book = self.costs.book();
         match event {
             CallEventKind::ProviderConnected { .. } => self.meter.new_session(),
-            CallEventKind::ToolFinished { name, .. } => {
+            // One that was refused has not run.
+            CallEventKind::ToolFinished { name, outcome, .. } if outcome != "refused" => {
                 self.meter.tool(book, name);
                 self.unshown = true;
             }
@@ -288,6 +289,20 @@ mod tests {
         assert_eq!(spend(&mut account, 16), [(CostScope::Call, 100)]);
         assert_eq!(account.show(0).map(|cost| cost.total), Some(160_000_000));
         assert!(account.show(0).is_none() && !account.is_moving());
+    }
+
+    #[test]
+    fn a_tool_that_was_refused_costs_nothing() {
+        let book = "currency = \"USD\"\n[[tool]]\nname = \"find\"\nper_call = \"0.01\"\n";
+        let (rules, now) = (costs("", "").rules().clone(), moment("2026-11-21T12:00:00Z"));
+        let book = PriceBook::parse(book).expect("a table");
+        let mut account = Costs::new(book, HashMap::new(), rules, None).open(now, None, None);
+        for outcome in ["refused", "ok", "error"] {
+            let (id, name) = ("1".to_owned(), "find".to_owned());
+            let (ok, outcome) = (outcome == "ok", outcome.to_owned());
+            account.observe(&CallEventKind::ToolFinished { id, name, ms: 1, ok, outcome }, 0);
+        }
+        assert_eq!(account.show(0).map(|cost| cost.total), Some(20_000_000));
     }
 
     #[test]

@@ -79,5 +79,7 @@ pub async fn sums(
     let organization = organization.as_deref();
     let rows = api.store.costs(by, from, to, organization).await.map_err(store_problem)?;
     let unpriced = api.store.unpriced_calls(from, to, organization).await.map_err(store_problem)?;
-    Ok(Json(json!({"from": from, "to": to, "data": rows, "unpriced_calls": unpriced})))
+    Ok(Json(
+        json!({"from": from, "to": to, "data": rows, "has_more": false, "next_cursor": null, "unpriced_calls": unpriced}),
+    ))
 }

@@ -53,7 +53,7 @@ pub async fn start(
     body: String,
 ) -> Result<Response, Problem> {
     caller.may_act()?;
-    let key = idempotency_key(&headers)?;
+    let key = idempotency_key(&headers, "call", "dial twice")?;
     let key = IdempotencyKey::new(caller.organization.as_deref(), "/api/v1/calls", &key);
     let wanted: StartCall = serde_json::from_str(&body).map_err(|e| {
         Problem::bad_request(format!(
@@ -233,14 +233,18 @@ fn target(to: &str) -> Result<DialTarget, FieldError> {
     DialTarget::parse(to).map_err(|message| field("/to", "format", &message))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+/// The request's `Idempotency-Key`. A repetition without one would, for a new `what`, do `harm`.
+///
+/// # Errors
+/// 400 when there is none.
+pub(super) fn idempotency_key(headers: &HeaderMap, what: &str, harm: &str) -> Result<String, Problem> {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::trim);
     match key {
         Some(key) if !key.is_empty() && key.len() <= KEY_MAX => Ok(key.to_owned()),
-        _ => Err(Problem::bad_request(
-            "send an Idempotency-Key of 1 to 255 characters, new for each call, so that a repeated request \
-             does not dial twice",
-        )),
+        _ => Err(Problem::bad_request(format!(
+            "send an Idempotency-Key of 1 to 255 characters, new for each {what}, so that a repeated request \
+             does not {harm}"
+        ))),
     }
 }
 

@@ -477,11 +477,13 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         method: "post",
         path: "/api/v1/tools/{name}/test",
-        summary: "Checks arguments, and runs a webhook or an MCP tool with them as a model would.",
+        summary: "Checks arguments, and runs a webhook or an MCP tool with them as a model would. What runs needs an \
+                  Idempotency-Key header; the tool is told it, so that a repeated trial does nothing twice.",
         query: &[],
         body: Some(r#"{"organization": "acme", "arguments": {"order": "8841"}}"#),
         statuses: &[
             (200, "What came of it: valid, ran, ok, outcome, ms, output"),
+            (400, "No Idempotency-Key for a tool that runs"),
             (403, "Read only"),
             (404, "No such tool"),
         ],
@@ -511,6 +513,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("method_not_allowed", "The path exists, but not with this method."),
     ("conflict", "Not possible in this state, such as a command to a call that has ended."),
     ("invalid", "Some fields are wrong; `errors` lists all of them."),
+    ("too_large", "The body is larger than this server takes."),
     ("unavailable", "The store or the call does not answer now. Try again."),
 ];
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -293,7 +293,7 @@ fn router(api: &Arc<Api>) -> Router {
         .fallback(async || Problem::not_found("there is no such path; see /docs"))
         .method_not_allowed_fallback(async || {
             Problem::new(
-                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "Method not allowed",
                 "this path exists, but not with this method; see /docs",
@@ -312,6 +312,11 @@ async fn around(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => Problem::unavailable("the request took too long").into_response(),
     };
+    if response.extensions().get::<Problem>().is_none()
+        && let Some((code, title)) = rejection(response.status())
+    {
+        response = explained(response, code, title).await;
+    }
     if let Some(problem) = response.extensions().get::<Problem>() {
         let mut document = problem.to_json();
         document["request_id"] = id.as_str().into();
@@ -331,6 +336,52 @@ async fn around(request: Request, next: Next) -> Response {
     response
 }
 
+/// The code and title of a refusal that no handler has written: a body or a parameter that does not fit.
+fn rejection(status: StatusCode) -> Option<(&'static str, &'static str)> {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Some(("too_large", "The request is too large")),
+        StatusCode::BAD_REQUEST
+        | StatusCode::LENGTH_REQUIRED
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => Some(("bad_request", "The request cannot be understood")),
+        _ => None,
+    }
+}
+
+/// The refusal as a problem document, in the words it came with.
+async fn explained(response: Response, code: &'static str, title: &'static str) -> Response {
+    let status = response.status();
+    let words = axum::body::to_bytes(response.into_body(), REJECTION_MOST).await.unwrap_or_default();
+    let words = String::from_utf8_lossy(&words).replace(char::is_control, " ");
+    let words = if words.is_empty() { "see /docs for what this path takes".to_owned() } else { words };
+    Problem::new(status, code, title, words).into_response()
+}
+
+/// The library's words are one line.
+const REJECTION_MOST: usize = 4096;
+
 /// Feed sockets that may be open at a time.
 pub const FEED_SOCKETS: usize = 2000;
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_of_the_library_is_a_problem_document_in_its_words() {
+        let refused = || async { (StatusCode::PAYLOAD_TOO_LARGE, "length limit\nexceeded") };
+        let router: Router = Router::new().route("/", get(refused)).layer(middleware::from_fn(around));
+        let request = Request::builder().uri("/").body(axum::body::Body::empty()).unwrap();
+        let answer = tower::ServiceExt::oneshot(router, request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let body = axum::body::to_bytes(answer.into_body(), 4096).await.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&document["code"], &document["detail"]),
+            (&"too_large".into(), &"length limit exceeded".into())
+        );
+        assert!(document["request_id"].is_string());
+    }
+}

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
+use super::dial::idempotency_key;
 use super::problem::{FieldError, Problem, store_problem};
 use crate::tools::toolbox::{Work, interpret};
 use crate::tools::{Context, Invocation, run};
@@ -62,11 +63,12 @@ pub struct Trial {
 /// A tool that acts on a call is checked alone.
 ///
 /// # Errors
-/// 403 for whoever may only read, 404 when there is no such tool, or none this token may see.
+/// 400 without an `Idempotency-Key` for a tool that runs, 403 for whoever may only read, 404 when there is no such tool, or none this token may see.
 pub async fn test(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: String,
 ) -> Result<Json<Value>, Problem> {
     caller.may_act()?;
@@ -94,8 +96,10 @@ pub async fn test(
         let output = "the arguments fit; this tool acts on a call, and there is none".to_owned();
         return Ok(answer(true, false, true, "ok", output));
     };
+    // The tool is told the same id when the request is repeated, so that it does nothing twice.
+    let id = format!("test_{}", idempotency_key(&headers, "trial", "run the tool twice")?);
+    tracing::info!(who = %caller.name, tool = %name, ?organization, "a tool is tried over the API");
     let context = Arc::new(Context { organization, ..Context::default() });
-    let id = format!("test_{:016x}", rand::random::<u64>());
     let invocation = Invocation { id, arguments: job.arguments, call: None, context };
     // The request itself may take less than the tool.
     let limit = job.timeout.min(TRIAL_MOST);

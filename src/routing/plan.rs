@@ -18,7 +18,7 @@ use crate::call::dial::{DialRequest, DialSource, DialTarget};
 use crate::call::sip_agent::SipAgentStep;
 use crate::config::flow::Step;
 use crate::config::manners::{BargeInMode, CLOSING};
-use crate::config::{self, resources};
+use crate::config::{self, Money, resources};
 use crate::provider::registry::Providers;
 use crate::provider::ultravox_sip::{SipAgent, SipAgents};
 use crate::provider::{
@@ -95,7 +95,7 @@ impl Situation {
         &self,
         agent: &Arc<SipAgent>,
         route: &Route,
-        assistant: &str,
+        (assistant, max_cost): (&str, Option<Money>),
         last: bool,
         prompts: &Prompts,
     ) -> Planned {
@@ -121,6 +121,7 @@ impl Situation {
             agent: Arc::clone(agent),
             dial,
             assistant: assistant.to_owned(),
+            max_cost,
         }))
     }
 }
@@ -195,6 +196,7 @@ impl Planner {
         let stored = directory.assistant(route.organization.as_deref(), name);
         let chain = stored.map(|a| a.chain.as_slice()).filter(|chain| !chain.is_empty());
         let chain = chain.unwrap_or(&self.default_chain);
+        let max_cost = stored.and_then(|assistant| assistant.max_cost);
         let is_agent = |name: &String| self.sip_agents.contains_key(name);
         if !chain.iter().any(is_agent) {
             return vec![self.assistant_step(directory, route, situation, (name, chain), last).await];
@@ -205,7 +207,7 @@ impl Planner {
             let last = last && runs.peek().is_none();
             let agent = run.first().and_then(|name| self.sip_agents.get(name));
             steps.push(match agent {
-                Some(agent) => situation.sip_agent(agent, route, name, last, &self.prompts),
+                Some(agent) => situation.sip_agent(agent, route, (name, max_cost), last, &self.prompts),
                 None => self.assistant_step(directory, route, situation, (name, run), last).await,
             });
         }
@@ -260,7 +262,7 @@ impl Planner {
             foreign,
             last,
             recovery: self.recovery.clone(),
-            spec: spec(stored, &toolbox),
+            spec: spec(stored, &toolbox, route),
             greeting: stored.and_then(|a| a.greeting.clone()).filter(|text| !text.trim().is_empty()),
             toolbox,
             max_duration: stored.and_then(|a| a.max_duration_s).map(|s| Duration::from_secs(u64::from(s))),
@@ -314,8 +316,10 @@ async fn plain(step: &Step) -> Planned {
     }
 }
 
-fn spec(stored: Option<&Assistant>, toolbox: &Toolbox) -> SessionSpec {
-    let mut spec = SessionSpec { tools: toolbox.specs(), ..SessionSpec::default() };
+fn spec(stored: Option<&Assistant>, toolbox: &Toolbox, route: &Route) -> SessionSpec {
+    // The organization's own keys serve its calls, with an assistant of its own or without.
+    let organization = route.organization.as_deref().map(Into::into);
+    let mut spec = SessionSpec { tools: toolbox.specs(), organization, ..SessionSpec::default() };
     let Some(assistant) = stored else { return spec };
     spec.organization = Some(assistant.organization.as_str().into());
     spec.instructions.clone_from(&assistant.instructions);

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::phones::{self, PhoneDesk};
+use crate::call::dial::DialTarget;
 use crate::config::resources::{self, Known};
 use crate::config::{Config, Finding, secret_of_process};
-use crate::http::problem::{FieldError, Problem};
+use crate::http::problem::{FieldError, Problem, store_problem};
 use crate::http::{ApplyResources, BoxFuture};
 use crate::store::{Applied, Phone, PhoneSecret, Store, StoreError};
 use crate::tools::guard::Guard;
@@ -190,6 +191,9 @@ async fn known(
         default_chain: installation.default_chain.clone(),
         trunks: installation.trunks.clone(),
         tools: offered.unwrap_or_else(builtin_names),
+        built_in_tools: builtin_names(),
+        later_tools: builtin::WAITING.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        judge_destination: Some(|target| DialTarget::parse(target).map(drop)),
         own_tools: own.map(|s| (s.value.organization, s.value.name)).collect(),
     })
 }
@@ -217,10 +221,6 @@ fn problem(error: ApplyError) -> Problem {
         ApplyError::Password { .. } | ApplyError::Tool { .. } => {
             Problem::unprocessable(error.to_string(), Vec::new())
         }
-        ApplyError::Store(error @ StoreError::Conflict { .. }) => Problem::conflict(error.to_string()),
-        ApplyError::Store(error) => {
-            warn!(%error, "resources could not be applied");
-            Problem::unavailable("the store does not take resources now; try again")
-        }
+        ApplyError::Store(error) => store_problem(error),
     }
 }

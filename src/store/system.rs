@@ -86,23 +86,14 @@ impl SystemLog {
 async fn write(store: Store, feed: Feed, mut head: u64, mut told: mpsc::Receiver<Told>) {
     while let Some(told) = told.recv().await {
         let Ok(data) = serde_json::value::to_raw_value(&told.data) else { continue };
-        let event = SystemEvent {
+        let mut event = SystemEvent {
             event_id: EventId::fresh(),
             seq: head + 1,
             at: told.at,
             kind: told.kind.into(),
             data: data.into(),
         };
-        let mut patience = TRIES;
-        while let Err(error) = store.add_system_event(&event).await {
-            patience -= 1;
-            tracing::warn!(%error, kind = told.kind, "an event of the system could not be kept");
-            if patience == 0 {
-                break;
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-        if patience == 0 {
+        if !kept(&store, &mut event).await {
             continue;
         }
         head = event.seq;
@@ -113,6 +104,28 @@ async fn write(store: Store, feed: Feed, mut head: u64, mut told: mpsc::Receiver
             tracing::debug!(%error, "old events of the system were not deleted");
         }
     }
+}
+
+/// Keeps an event, at the next free number when its own is taken; whether that could be done.
+async fn kept(store: &Store, event: &mut SystemEvent) -> bool {
+    for _ in 0..TRIES {
+        let Err(error) = store.add_system_event(event).await else { return true };
+        match store.system_head().await {
+            // Its answer was lost, or another process writes here, too.
+            Ok(head) if head >= event.seq => {
+                let there = store.system_since(event.seq - 1, 1).await;
+                if there.is_ok_and(|rows| rows.iter().any(|row| row.event_id == event.event_id)) {
+                    return true;
+                }
+                event.seq = head + 1;
+            }
+            Ok(_) | Err(_) => {
+                tracing::warn!(%error, kind = %event.kind, "an event of the system could not be kept");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    false
 }
 
 impl Store {
@@ -219,5 +232,27 @@ mod tests {
             (1, 4)
         );
         journal.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_number_that_is_taken_does_not_stop_what_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}", folder.path().join("t.db").display())).await.unwrap();
+        store.migrate().await.unwrap();
+        let event = |seq| SystemEvent {
+            event_id: EventId::fresh(),
+            seq,
+            at: UnixMs::now(),
+            kind: "system.alert".into(),
+            data: RawValue::from_string("{}".to_owned()).unwrap().into(),
+        };
+        for seq in 1..=3 {
+            store.add_system_event(&event(seq)).await.unwrap();
+        }
+        let mut late = event(2);
+        assert!(kept(&store, &mut late).await);
+        assert_eq!((late.seq, store.system_head().await.unwrap()), (4, 4));
+        assert!(kept(&store, &mut late).await, "it was kept, but nobody was told so");
+        assert_eq!((late.seq, store.system_head().await.unwrap()), (4, 4));
     }
 }

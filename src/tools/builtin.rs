@@ -142,7 +142,7 @@ pub fn all() -> Vec<BuiltIn> {
         ),
         tool(
             Need::Nothing,
-            "collect_digits",
+            COLLECT_DIGITS,
             "Waits for the caller to press keys on the phone, such as a customer number or a PIN, and gives them to \
              you. Ask for them first. The keys are not written down.",
             object(
@@ -231,6 +231,8 @@ pub const WITHOUT_ASSISTANT: [&str; 2] = [END_CALL, "send_dtmf"];
 /// The tool that moves calls.
 pub const TRANSFER: &str = "transfer_call";
 const END_CALL: &str = "end_call";
+/// An assistant that has it may be told a PIN.
+pub const COLLECT_DIGITS: &str = "collect_digits";
 const TRANSFER_TEXT: &str = "Moves the call to somebody else and ends your part of it. Tell the caller first. You are told only if \
      nobody answers there; then the caller is still with you.";
 

@@ -78,6 +78,11 @@ impl Toolbox {
         Arc::clone(&self.specs)
     }
 
+    /// Whether this tool is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| tool.definition.name == name)
+    }
+
     /// Whose call it is.
     pub fn context(&self) -> Arc<Context> {
         Arc::clone(&self.context)
@@ -124,7 +129,7 @@ pub fn interpret(tool: &Tool, arguments: &str) -> Result<Job, Refusal> {
             "`{}` was not run: its arguments do not fit; call it again with better ones",
             definition.name
         );
-        return refused(message, &problems, shown);
+        return refused(message, &problems, mask::masked_misfit(&definition.parameters, &arguments));
     }
     let work = match &tool.handler {
         Handler::Call(act) => match act(&arguments) {

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::PORTS;
-use super::support::{Lab, PATIENCE, Setup, acts, data_of, listen, ms, utterance, within};
+use super::support::{Lab, PATIENCE, Setup, acts, data_of, http_with, listen, ms, utterance, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_assistant_hangs_up_once_its_goodbye_was_heard() {
@@ -437,7 +437,8 @@ async fn a_tool_can_be_tried_over_the_api_and_private_addresses_are_not_asked() 
         let (lab, token) = (&lab, token.as_str());
         async move {
             let path = format!("/api/v1/tools/{name}/test");
-            lab.http("POST", &path, token, &body.to_string()).await
+            let key = "idempotency-key: one-trial\r\n";
+            http_with(lab.server.http_address(), "POST", &path, token, key, &body.to_string()).await
         }
     };
     let answer = async {
@@ -453,6 +454,11 @@ async fn a_tool_can_be_tried_over_the_api_and_private_addresses_are_not_asked() 
     let (status, _) =
         try_it("find_order", json!({"organization": "globex", "arguments": {"order": "1"}})).await;
     assert_eq!(status, 404, "it is not theirs");
+    let wish = json!({"organization": "acme", "arguments": {"order": "1"}}).to_string();
+    let (status, body) = lab.http("POST", "/api/v1/tools/find_order/test", &token, &wish).await;
+    assert_eq!(status, 400, "a repetition would run it twice: {body}");
+    let (status, body) = lab.http("GET", "/api/v1/tools?all=perhaps", &token, "").await;
+    assert_eq!((status, body["code"].as_str()), (400, Some("bad_request")), "{body}");
     for (wrong, word) in [
         ("url = \"https://169.254.169.254/latest\"\nparameters = { type = \"object\" }", "allow_networks"),
         ("url = \"https://example.com/\"\nparameters = { type = \"text\" }", "JSON Schema"),

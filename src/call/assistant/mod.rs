@@ -21,6 +21,7 @@ use crate::config::Money;
 use crate::event::{CallEventKind, Floor, Phase};
 use crate::provider::{CloseReason, ItemId, Provider, SessionSpec};
 use crate::rtp::{ItemKey, PlayedItem};
+use crate::tools::builtin::COLLECT_DIGITS;
 use crate::tools::toolbox::Toolbox;
 
 use line::Line;
@@ -110,13 +111,15 @@ impl Call {
     /// # Errors
     /// [`Over`] when the call has ended, which is how a conversation ends.
     pub async fn converse(&mut self, plan: &AssistantPlan) -> Talked {
-        if !self.may_spend(plan).await? {
+        if !self.may_spend(plan.max_cost).await? {
             return Ok(());
         }
+        self.keys_hidden = plan.toolbox.has(COLLECT_DIGITS);
         if !self.is_answered() {
             self.phase(Phase::Connecting, Floor::None);
         }
         let Some(Ready { place, session, dialled, connect_ms, .. }) = self.open(plan).await? else {
+            self.keys_hidden = false;
             return self.without_assistant(plan).await;
         };
         let provider = plan.provider(place).to_owned();
@@ -130,6 +133,7 @@ impl Call {
         self.mind_the_manners(&mut talk, plan);
         let ended = self.talk(&mut talk, plan).await;
         self.close_tools();
+        self.keys_hidden = false;
         self.bring_out(&mut talk);
         talk.line.take_down();
         self.sessions = talk.line.number();

@@ -15,9 +15,9 @@ use crate::call::{Call, Over};
 use crate::event::CallEventKind;
 use crate::provider::Command;
 use crate::rtp::ItemKey;
-use crate::tools::Invocation;
 use crate::tools::action::Action;
 use crate::tools::toolbox::{Job, Work};
+use crate::tools::{Invocation, mask};
 
 pub(super) struct Leaving {
     pub(super) reason: String,
@@ -120,6 +120,8 @@ impl Call {
         let now = Instant::now();
         match action {
             Action::EndCall { reason } => {
+                // It goes into the record.
+                let reason = mask::plain(&reason);
                 talk.leaving = Some(Leaving { reason, until: now + FAREWELL });
                 Acted::Done { outcome: "ok", output: json!({"ok": true}).to_string(), respond: false }
             }

@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use tracing::info;
 
-use super::AssistantPlan;
 use super::talk::Talk;
 use super::tools::{FAREWELL, Leaving};
 use crate::call::{Call, Over};
-use crate::config::OnLimit;
+use crate::config::{Money, OnLimit};
 use crate::cost::Charge;
 use crate::provider::{Command, Usage};
 
@@ -43,12 +42,12 @@ impl Call {
         talk.leaving = Some(Leaving { reason, until: Instant::now() + FAREWELL });
     }
 
-    /// Whether this conversation may begin at all. If not, the caller is told and the call ends, or the flow goes on.
+    /// Whether this conversation, which may cost no more than `most`, may begin at all. If not, the caller is told and the call ends, or the flow goes on.
     ///
     /// # Errors
     /// [`Over`] when the call has ended.
-    pub(super) async fn may_spend(&mut self, plan: &AssistantPlan) -> Result<bool, Over> {
-        self.ledger.limit_cost(plan.max_cost);
+    pub(in crate::call) async fn may_spend(&mut self, most: Option<Money>) -> Result<bool, Over> {
+        self.ledger.limit_cost(most);
         let Some((scope, on_limit, farewell)) = self.ledger.out_of_money() else { return Ok(true) };
         info!(?scope, ?on_limit, "no assistant for this call: a limit of cost is used up");
         if on_limit == OnLimit::ContinueFlow {

@@ -494,16 +494,16 @@ mod tests {
     fn a_service_that_lives_is_given_more_time_before_the_silence_is_filled() {
         let (mut watch, at) = new();
         watch.sent(at(0), &Command::Respond { instructions: None });
-        let (mut dead, _) = new();
-        dead.sent(at(0), &Command::Respond { instructions: None });
-        assert!(!dead.fill(at(899)) && dead.fill(at(900)));
+        let (mut dead, then) = new();
+        dead.sent(then(0), &Command::Respond { instructions: None });
+        assert!(!dead.fill(then(899)) && dead.fill(then(900)));
         watch.event(at(800), &Event::TurnStarted);
         assert!(!watch.fill(at(2499)) && watch.fill(at(2500)));
         watch.of_session(false, true);
-        let (mut scripted, _) = new();
+        let (mut scripted, then) = new();
         scripted.of_session(false, true);
-        scripted.sent(at(0), &Command::Respond { instructions: None });
-        assert!(!scripted.fill(at(60_000)) && !scripted.has_stalled(at(60_000)));
+        scripted.sent(then(0), &Command::Respond { instructions: None });
+        assert!(!scripted.fill(then(60_000)) && !scripted.has_stalled(then(60_000)));
     }
 
     #[test]

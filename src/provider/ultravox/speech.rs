@@ -148,9 +148,6 @@ impl Turns {
             self.open =
                 Some(Turn { item, started_ms: now_ms, stopped_ms: None, told: false, stop_told: false });
         } else if let Some(turn) = &mut self.open {
-            if turn.stop_told {
-                (turn.told, turn.stop_told) = (false, false);
-            }
             turn.stopped_ms = None;
         }
     }
@@ -165,7 +162,10 @@ impl Turns {
     /// The start of the open turn, unless it was told; `again`: told or not.
     pub fn start_to_tell(&mut self, again: bool) -> Option<(u64, ItemId)> {
         let turn = self.open.as_mut()?;
-        (!std::mem::replace(&mut turn.told, true) || again).then(|| (turn.started_ms, turn.item.clone()))
+        let tells = !std::mem::replace(&mut turn.told, true) || again;
+        // Whoever is told of a start again waits for its end again.
+        turn.stop_told &= !tells;
+        tells.then(|| (turn.started_ms, turn.item.clone()))
     }
 
     /// The end of the open turn, once: `now_ms` where nobody said.

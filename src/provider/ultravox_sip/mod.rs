@@ -135,7 +135,7 @@ impl SipAgent {
             let request = self.client.get(&url).header("x-api-key", key.expose_secret().trim());
             let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
             match answer.status().as_u16() {
-                200 => return answer.json().await.map_err(|error| error.without_url().to_string()),
+                200 => return json(answer).await,
                 status @ (401 | 403 | 429) => last = format!("the service answers {status}"),
                 status => return Err(format!("the service answers {status}")),
             }
@@ -143,6 +143,21 @@ impl SipAgent {
         Err(last)
     }
 }
+
+/// The body, as far as an account of a call can be long.
+async fn json(mut answer: reqwest::Response) -> Result<Value, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+        if body.len() + chunk.len() > MOST_OCTETS {
+            return Err(format!("the service answers with more than {MOST_OCTETS} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|error| format!("the service's answer is no JSON: {error}"))
+}
+
+/// A long call's messages, a page at a time, are some hundred kilobytes.
+const MOST_OCTETS: usize = 4 << 20;
 
 impl Followed {
     fn take(&mut self, webhook: Webhook, now: Instant) {
