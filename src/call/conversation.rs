@@ -103,6 +103,8 @@ struct CallerTurn {
     line_id: LineId,
     start_ms: u64,
     end_ms: Option<u64>,
+    /// Its words so far, as they were shown.
+    text: String,
 }
 
 #[derive(Debug)]
@@ -152,8 +154,9 @@ impl Conversation {
                 self.assistant_words(item, text, true);
             }
             Event::TranscriptPartial { who: Speaker::Caller, item, text } => {
-                let line_id = self.caller_turn(now_ms, item).line_id;
-                let text = text.clone();
+                let turn = self.caller_turn(now_ms, item);
+                turn.text.clone_from(text);
+                let (line_id, text) = (turn.line_id, text.clone());
                 self.actions.push(Action::Partial { line_id, who: Speaker::Caller, text });
             }
             Event::TranscriptFinal { who: Speaker::Caller, item, text } => {
@@ -223,6 +226,24 @@ impl Conversation {
             known.text_final = true;
         }
         self.tell_finished();
+        let open = std::mem::take(&mut self.caller);
+        self.tell_unfinished(now_ms, open);
+    }
+
+    /// Turns of the caller that nobody will write down any more: what was shown of them is what is known.
+    fn tell_unfinished(&mut self, now_ms: u64, turns: Vec<CallerTurn>) {
+        for turn in turns.into_iter().filter(|turn| !turn.text.trim().is_empty()) {
+            let line = TranscriptLine {
+                line_id: turn.line_id,
+                who: "caller".to_owned(),
+                text: turn.text.trim().to_owned(),
+                start_ms: turn.start_ms,
+                end_ms: turn.end_ms.unwrap_or(now_ms).max(turn.start_ms),
+                heard: Heard::Full,
+                heard_text: None,
+            };
+            self.tell(Speaker::Caller, line);
+        }
     }
 
     /// The session is gone: no more words or audio will come. What came is still heard to its end. Answers the items
@@ -281,7 +302,12 @@ impl Conversation {
         places.push((replayed_ms, now_ms));
         self.clock = Clock { places, live_from_ms: replayed_ms };
         let open = std::mem::take(&mut self.caller);
-        self.again = open.into_iter().filter(|_| replayed_ms > 0).map(|turn| turn.line_id).collect();
+        if replayed_ms > 0 {
+            self.again = open.into_iter().map(|turn| turn.line_id).collect();
+        } else {
+            self.again.clear();
+            self.tell_unfinished(now_ms, open);
+        }
     }
 
     /// Whether that moment of the session's time lies in what it heard first.
@@ -341,6 +367,7 @@ impl Conversation {
             line_id: again.unwrap_or_else(LineId::fresh),
             start_ms,
             end_ms: None,
+            text: String::new(),
         });
         if self.caller.len() > OPEN_TURNS {
             self.caller.remove(0);
@@ -368,6 +395,7 @@ impl Conversation {
                 line_id: LineId::fresh(),
                 start_ms: now_ms,
                 end_ms: Some(now_ms),
+                text: String::new(),
             });
             self.caller.len() - 1
         });
