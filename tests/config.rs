@@ -328,6 +328,23 @@ fn a_provider_needs_a_known_kind() {
 }
 
 #[test]
+fn a_trunk_to_an_agent_should_refuse_transfers() {
+    let config = |trunk: &str| {
+        format!(
+            "[[trunk]]\nname = \"agents\"\npeers = [\"192.0.2.1\"]\n{trunk}\n[providers.voice]\n\
+             kind = \"ultravox_sip\"\nagent = \"sip:a@192.0.2.1\"\ntrunk = \"agents\"\n\
+             [routing]\ndefault_chain = [\"voice\"]\n"
+        )
+    };
+    let warned = |trunk: &str| {
+        let loaded = load(&config(trunk), &[]);
+        loaded.findings.iter().any(|finding| finding.key == "trunk[0].refer" && !finding.is_error())
+    };
+    assert!(warned("profile = \"generic\"") && warned("profile = \"twilio\"\nrefer = \"local\""));
+    assert!(!warned("profile = \"generic\"\nrefer = \"refuse\"") && !warned("profile = \"twilio\""));
+}
+
+#[test]
 fn a_missing_secret_is_an_error_only_where_it_is_needed() {
     let text = "[providers.openai]\nkind = \"openai\"\n[routing]\ndefault_chain = [\"openai\"]\n";
     check(
