@@ -372,6 +372,9 @@ pub struct Tool {
     pub cancel_on_barge_in: bool,
 }
 
+/// Says what is wrong with a text, if something is, and what to write.
+pub type Judge = fn(&str) -> Result<(), String>;
+
 /// What exists besides the file, for judging its references.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -388,7 +391,7 @@ pub struct Known {
     /// Names that later versions will give to tools of their own.
     pub later_tools: Vec<String>,
     /// Says what is wrong with a destination, if something is.
-    pub judge_destination: Option<fn(&str) -> Result<(), String>>,
+    pub judge_destination: Option<Judge>,
     /// Tools in the store: organization and name.
     pub own_tools: Vec<(String, String)>,
     /// Configured trunks.
