@@ -35,7 +35,9 @@ fn command_of(text: &str) -> Command {
         Some(b'i') => Command::Respond { instructions: Some(rest.to_owned()) },
         Some(b's') => Command::Say(rest.to_owned()),
         Some(b't') => Command::CallerText(rest.to_owned()),
-        Some(b'o') => Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), ok: true, respond: true },
+        Some(b'o') => {
+            Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), ok: true, respond: true }
+        }
         Some(b'u') => Command::Truncate { item: ItemId::from(rest), audio_end_ms: 120 },
         Some(b'c') => Command::CancelResponse,
         _ => Command::Close,

@@ -44,8 +44,12 @@ fn command_of(text: &str) -> Command {
         Some(b't') => Command::CallerText(rest.to_owned()),
         Some(b'n') => Command::Note(rest.to_owned()),
         Some(b'l') => Command::Update { instructions: None, language: Some(rest.to_owned()), tools: None },
-        Some(b'o') => Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), ok: true, respond: true },
-        Some(b'e') => Command::ToolResult { id: rest.to_owned(), output: "no".to_owned(), ok: false, respond: false },
+        Some(b'o') => {
+            Command::ToolResult { id: rest.to_owned(), output: "{}".to_owned(), ok: true, respond: true }
+        }
+        Some(b'e') => {
+            Command::ToolResult { id: rest.to_owned(), output: "no".to_owned(), ok: false, respond: false }
+        }
         Some(b'c') => Command::CancelResponse,
         _ => Command::Close,
     }
