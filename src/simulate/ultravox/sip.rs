@@ -1,6 +1,6 @@
 //! The SIP-native medium: calls to `agent_…` are answered, spoken with, and told of like all others.
 //!
-//! The line is a [`Phone`](crate::simulate::phone::Phone) that performs the script: what it says is a turn, and the
+//! The line is a [`Phone`] that performs the script: what it says is a turn, and the
 //! caller's turn is whatever sounds before the next one.
 
 use std::net::{IpAddr, SocketAddr};
