@@ -3,6 +3,7 @@
 pub mod error;
 pub mod fields;
 pub mod openai;
+mod options;
 pub mod phone;
 pub mod recorder;
 pub mod report;

@@ -15,6 +15,7 @@ use super::script::Script;
 use super::server::{OpenAiSimulator, Running, SimConfig};
 use super::session::Behaviour;
 use super::speech::Speech;
+use crate::simulate::options::{CHECK_FOUND_PROBLEMS, seconds, speed};
 
 /// An OpenAI Realtime server on this machine, for tests and load.
 #[derive(Debug, Clone, clap::Args)]
@@ -190,22 +191,6 @@ fn text(summary: &Summary) -> String {
         summary.violations,
     )
 }
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.02..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("give seconds from 0.02 to 86400".to_owned()),
-    }
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(speed) if speed >= 0.01 => Ok(speed),
-        _ => Err("give a factor of at least 0.01, or inf".to_owned()),
-    }
-}
-
-const CHECK_FOUND_PROBLEMS: u8 = 7;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use super::record::Summary;
 use super::server::{Running, SimConfig, UltravoxSimulator};
 use super::session::Behaviour;
 use super::sip::SipConfig;
+use crate::simulate::options::{CHECK_FOUND_PROBLEMS, seconds, speed};
 use crate::simulate::script::Script;
 use crate::simulate::speech::Speech;
 
@@ -221,22 +222,6 @@ fn text(summary: &Summary) -> String {
         summary.violations,
     )
 }
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.02..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("give seconds from 0.02 to 86400".to_owned()),
-    }
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(speed) if speed >= 0.01 => Ok(speed),
-        _ => Err("give a factor of at least 0.01, or inf".to_owned()),
-    }
-}
-
-const CHECK_FOUND_PROBLEMS: u8 = 7;
 
 #[cfg(test)]
 mod tests {
