@@ -10,7 +10,10 @@
 //! routing/                  flows: what happens to an inbound call, step by step
 //! call/                     the call: its task, bridge, conversation, recording, media workers
 //! tools/                    what assistants can do: one registry, checked arguments, webhooks, MCP servers
+//! ari/                      channels of an Asterisk, controlled through its REST interface
 //! sip/       provider/      legs towards phones and towards AIs
+//! audiosocket/              audio of an Asterisk over TCP;  chan_websocket/  over WebSocket
+//! pbx/                      what legs towards a PBX have in common: samples, a wire, a channel
 //! rtp/                      packets: reception, playout, DTMF events, RTCP, ports, the 20 ms grid
 //! audio/                    samples: codecs, resampling, mixing, tones, voice activity, WAV
 //! store/                    SQLite or PostgreSQL, the journal, the feed of committed events
@@ -43,9 +46,12 @@
 //! No `Arc<Mutex<..>>` in the media path, no thread hop between RTP and the AI's WebSocket, no playout
 //! delay towards the AI, no test that sleeps.
 
+pub mod ari;
 pub mod audio;
+pub mod audiosocket;
 pub mod bench;
 pub mod call;
+pub mod chan_websocket;
 pub mod cli;
 pub mod config;
 pub mod cost;
@@ -53,6 +59,7 @@ pub mod demo;
 pub mod event;
 pub mod http;
 pub mod id;
+pub mod pbx;
 pub mod provider;
 pub mod routing;
 pub mod rtp;

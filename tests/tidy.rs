@@ -14,7 +14,9 @@ const FLOORS: &[&[&str]] = &[
     &["routing"],
     &["call"],
     &["tools"],
-    &["sip", "provider"],
+    &["ari"],
+    &["sip", "provider", "audiosocket", "chan_websocket"],
+    &["pbx"],
     &["rtp"],
     &["audio"],
     &["store"],
@@ -59,10 +61,22 @@ const SHELLS: &[&str] = &[
     "provider/ultravox/mod",
     "provider/ultravox/socket",
     "provider/mod",
+    "pbx/leg",
+    "pbx/media",
+    "audiosocket/server",
+    "audiosocket/wire",
+    "chan_websocket/server",
+    "chan_websocket/client",
+    "chan_websocket/wire",
+    "ari/client",
+    "ari/events",
+    "ari/shell",
+    "ari/control",
 ];
 
 /// Floors made of pure cores and the shells above.
-const CORE_FLOORS: &[&str] = &["sip", "provider", "rtp", "audio"];
+const CORE_FLOORS: &[&str] =
+    &["ari", "sip", "provider", "audiosocket", "chan_websocket", "pbx", "rtp", "audio"];
 
 /// What a core must not name.
 const IMPURE: &[&str] = &[

@@ -1,0 +1,22 @@
+//! Legs towards a PBX that are not SIP: audio on a connection of the PBX's, and a channel that may be told
+//! things.
+//!
+//! ```text
+//! audiosocket, chan_websocket, RTP  ->  Wire: bytes of audio in and out, keys, the end
+//! ari                               ->  Control: ring, answer, hold, keys, back to the dialplan
+//!                        PbxLeg  =  a stream of samples + a Wire (or RTP) + perhaps a Control
+//! ```
+//!
+//! A leg begins with or without its media: a channel of ARI's is there before anything is heard of it.
+//! `PcmStream` is the core: it turns payloads into bridge samples whose count is elapsed time, and slots
+//! into payloads. `PbxLeg` is the shell on a media worker, with the face that a SIP leg has.
+
+pub mod coding;
+pub mod control;
+pub mod visitor;
+pub mod wire;
+
+pub use coding::Coding;
+pub use control::{ChannelEvent, Control, Departure, Exit};
+pub use visitor::{LegParts, PendingMedia, Visitor};
+pub use wire::{PendingWire, Wire, WireEnd, WireEvent};
