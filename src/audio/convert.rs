@@ -21,14 +21,15 @@ pub fn convert(samples: &[i16], from: u32, to: u32) -> Vec<i16> {
 }
 
 /// One side of a windowed sinc, tabulated finely enough to interpolate linearly.
-struct Kernel {
+#[derive(Debug)]
+pub(super) struct Kernel {
     table: Vec<f32>,
     /// Zero crossings of the sinc per input sample: below 1 when the rate falls.
     scale: f64,
 }
 
 impl Kernel {
-    fn new(ratio: f64) -> Self {
+    pub(super) fn new(ratio: f64) -> Self {
         let scale = ratio.min(1.0);
         let point = |index: usize| {
             let crossings = index as f64 / FINENESS as f64;
@@ -40,7 +41,8 @@ impl Kernel {
         Self { table, scale }
     }
 
-    fn apply(&self, samples: &[i16], position: f64) -> i16 {
+    /// The sample at `position`, counted in samples of the input; what lies outside of it is silence.
+    pub(super) fn apply(&self, samples: &[i16], position: f64) -> i16 {
         let reach = CROSSINGS as f64 / self.scale;
         let first = (position - reach).ceil().max(0.0) as usize;
         let end = ((position + reach).floor() as usize + 1).min(samples.len());
@@ -51,6 +53,11 @@ impl Kernel {
         });
         // The cast saturates.
         terms.sum::<f32>().round() as i16
+    }
+
+    /// Samples of the input on each side that a sample of the output is made of.
+    pub(super) fn reach(&self) -> usize {
+        (CROSSINGS as f64 / self.scale).ceil() as usize
     }
 
     fn at(&self, crossings: f64) -> f32 {

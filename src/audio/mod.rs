@@ -16,6 +16,7 @@ pub mod convert;
 pub mod decoder;
 pub mod dtmf;
 pub mod encoder;
+pub mod fractional;
 pub mod g711;
 pub mod g722;
 pub mod level;
@@ -90,8 +91,10 @@ impl fmt::Display for SampleRate {
 /// Samples that cannot be made or bytes that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AudioError {
-    /// L16 is spoken at 8, 16 and 24 kHz only.
-    #[error("L16 at {0} is not supported; use 8000, 16000 or 24000 Hz")]
+    /// L16 is spoken at the rates that telephony knows.
+    #[error(
+        "L16 at {0} is not supported; use 8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000 Hz"
+    )]
     UnsupportedRate(SampleRate),
     /// An L16 payload that ends in the middle of a sample.
     #[error("an L16 payload of {0} bytes ends in the middle of a sample; 16-bit samples take an even number")]

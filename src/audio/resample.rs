@@ -1,4 +1,4 @@
-//! Streaming resampling between the bridge's 24 kHz and 8, 16 and 48 kHz.
+//! Streaming resampling between the bridge's 24 kHz and the rates that telephony knows.
 //!
 //! Each ratio is one linear-phase low-pass filter (a Kaiser-windowed sinc) split into polyphase
 //! branches. Input is dealt into as many streams as the ratio's denominator, so that every branch reads
@@ -10,6 +10,10 @@
 //! | 8 ↔ 24 kHz | 97 at 24 kHz | 3.4 kHz | 80 dB from 4.6 kHz | 2.0 ms |
 //! | 16 ↔ 24 kHz | 121 at 48 kHz | 7.0 kHz | 80 dB from 9.0 kHz | 1.25 ms |
 //! | 48 ↔ 24 kHz | 97 at 48 kHz | 10.5 kHz | 80 dB from 13.2 kHz | 1.0 ms |
+//! | 12 ↔ 24 kHz | 97 at 24 kHz | 5.2 kHz | 80 dB from 6.5 kHz | 2.0 ms |
+//! | 32, 96, 192 ↔ 24 kHz | as 48, at 96 or 192 kHz | 10.5 kHz | 80 dB from 13.2 kHz | 1.0 ms |
+//!
+//! 44.1 kHz, whose ratio of 147 : 80 would make tables of no size, goes through [`fractional`](super::fractional).
 //!
 //! G.711's noise lies near -38 dB, so 80 dB is ample, and the telephone band (G.712) ends at 3.4 kHz.
 
@@ -20,10 +24,21 @@ use std::time::Duration;
 use multiversion::multiversion;
 
 use super::SampleRate;
+use super::fractional::Fractional;
 
 /// Converts a stream from one rate to another, keeping its filter state between chunks.
 #[derive(Debug, Clone)]
-pub struct Resampler {
+pub struct Resampler(Way);
+
+#[derive(Debug, Clone)]
+enum Way {
+    Polyphase(Polyphase),
+    Fractional(Box<Fractional>),
+}
+
+/// A ratio of small numbers.
+#[derive(Debug, Clone)]
+struct Polyphase {
     design: &'static Design,
     /// Input dealt round robin: `history` old samples each, then what is not used up yet.
     streams: Vec<Vec<f32>>,
@@ -32,18 +47,13 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// A resampler with silence behind it; `None` unless one rate is 24 kHz and the other 8, 16 or
-    /// 48 kHz. For other pairs there is [`convert`](super::convert), which does not stream.
+    /// A resampler with silence behind it; `None` unless one rate is 24 kHz and the other 8, 12, 16, 32, 44.1, 48, 96
+    /// or 192 kHz. For other pairs there is [`convert`](super::convert), which does not stream.
     pub fn new(from: SampleRate, to: SampleRate) -> Option<Self> {
-        let design = Design::of(from, to)?;
-        // One chunk's share and the padding of the last block: they never grow.
-        let most = design.history + (CHUNK / design.down).next_multiple_of(LANES) + LANES;
-        let streams = (0..design.down).map(|_| {
-            let mut stream = Vec::with_capacity(most);
-            stream.resize(design.history, 0.0);
-            stream
-        });
-        Some(Self { design, streams: streams.collect(), next_stream: 0 })
+        if let (CD, BRIDGE) | (BRIDGE, CD) = (from.hz(), to.hz()) {
+            return Some(Self(Way::Fractional(Box::new(Fractional::new(from.hz(), to.hz())))));
+        }
+        Design::of(from, to).map(|design| Self(Way::Polyphase(Polyphase::new(design))))
     }
 
     /// Appends the resampled `input` to `out` and returns how many samples that made.
@@ -52,24 +62,52 @@ impl Resampler {
     /// lowest terms: a chunk of whole 20 ms (indeed of whole 125 μs) yields exactly as much audio.
     pub fn process(&mut self, input: &[i16], out: &mut Vec<i16>) -> usize {
         let before = out.len();
-        for chunk in input.chunks(CHUNK) {
-            self.process_chunk(chunk, out);
+        match &mut self.0 {
+            Way::Polyphase(polyphase) => {
+                for chunk in input.chunks(CHUNK) {
+                    polyphase.process_chunk(chunk, out);
+                }
+            }
+            Way::Fractional(fractional) => fractional.process(input, out),
         }
         out.len() - before
     }
 
     /// Forgets the past, as if it had been silence.
     pub fn reset(&mut self) {
+        match &mut self.0 {
+            Way::Polyphase(polyphase) => polyphase.reset(),
+            Way::Fractional(fractional) => fractional.reset(),
+        }
+    }
+
+    /// The filter's group delay.
+    pub fn delay(&self) -> Duration {
+        match &self.0 {
+            Way::Polyphase(polyphase) => polyphase.design.delay,
+            Way::Fractional(fractional) => fractional.delay(),
+        }
+    }
+}
+
+impl Polyphase {
+    fn new(design: &'static Design) -> Self {
+        // One chunk's share and the padding of the last block: they never grow.
+        let most = design.history + (CHUNK / design.down).next_multiple_of(LANES) + LANES;
+        let streams = (0..design.down).map(|_| {
+            let mut stream = Vec::with_capacity(most);
+            stream.resize(design.history, 0.0);
+            stream
+        });
+        Self { design, streams: streams.collect(), next_stream: 0 }
+    }
+
+    fn reset(&mut self) {
         for stream in &mut self.streams {
             stream.clear();
             stream.resize(self.design.history, 0.0);
         }
         self.next_stream = 0;
-    }
-
-    /// The filter's group delay.
-    pub fn delay(&self) -> Duration {
-        self.design.delay
     }
 
     fn process_chunk(&mut self, input: &[i16], out: &mut Vec<i16>) {
@@ -107,7 +145,9 @@ fn filter(design: &Design, streams: &[Vec<f32>], out: &mut [i16]) {
     match design.up {
         1 => filter_blocks::<1>(design, streams, out),
         2 => filter_blocks::<2>(design, streams, out),
-        _ => filter_blocks::<3>(design, streams, out),
+        3 => filter_blocks::<3>(design, streams, out),
+        4 => filter_blocks::<4>(design, streams, out),
+        _ => filter_blocks::<8>(design, streams, out),
     }
 }
 
@@ -175,8 +215,12 @@ const LANES: usize = 32;
 /// Longest input filtered at once, which bounds the buffers.
 const CHUNK: usize = 480;
 
+/// The two rates whose ratio has no small numbers.
+const CD: u32 = 44_100;
+const BRIDGE: u32 = super::BRIDGE_RATE;
+
 /// Largest numerator or denominator of a ratio.
-const MAX_FACTOR: usize = 3;
+const MAX_FACTOR: usize = 8;
 
 /// A ratio's filter, shared by all its resamplers.
 #[derive(Debug)]
@@ -204,6 +248,8 @@ impl Design {
         static NARROW: [OnceLock<Design>; 2] = [const { OnceLock::new() }; 2];
         static WIDE: [OnceLock<Design>; 2] = [const { OnceLock::new() }; 2];
         static FULL: [OnceLock<Design>; 2] = [const { OnceLock::new() }; 2];
+        static HALF: [OnceLock<Design>; 2] = [const { OnceLock::new() }; 2];
+        static RARE: [OnceLock<Design>; 6] = [const { OnceLock::new() }; 6];
         let (cell, filter, up, down) = match (from.hz(), to.hz()) {
             (8_000, 24_000) => (&NARROW[0], NARROW_FILTER, 3, 1),
             (24_000, 8_000) => (&NARROW[1], NARROW_FILTER, 1, 3),
@@ -211,6 +257,14 @@ impl Design {
             (24_000, 16_000) => (&WIDE[1], WIDE_FILTER, 2, 3),
             (24_000, 48_000) => (&FULL[0], FULL_FILTER, 2, 1),
             (48_000, 24_000) => (&FULL[1], FULL_FILTER, 1, 2),
+            (12_000, 24_000) => (&HALF[0], HALF_FILTER, 2, 1),
+            (24_000, 12_000) => (&HALF[1], HALF_FILTER, 1, 2),
+            (32_000, 24_000) => (&RARE[0], WIDEST_FILTER, 3, 4),
+            (24_000, 32_000) => (&RARE[1], WIDEST_FILTER, 4, 3),
+            (96_000, 24_000) => (&RARE[2], WIDEST_FILTER, 1, 4),
+            (24_000, 96_000) => (&RARE[3], WIDEST_FILTER, 4, 1),
+            (192_000, 24_000) => (&RARE[4], STUDIO_FILTER, 1, 8),
+            (24_000, 192_000) => (&RARE[5], STUDIO_FILTER, 8, 1),
             _ => return None,
         };
         Some(cell.get_or_init(|| Self::new(filter, up, down)))
@@ -257,6 +311,9 @@ struct Filter {
 const NARROW_FILTER: Filter = Filter { rate: 24_000.0, cutoff: 3_900.0, length: 97 };
 const WIDE_FILTER: Filter = Filter { rate: 48_000.0, cutoff: 7_900.0, length: 121 };
 const FULL_FILTER: Filter = Filter { rate: 48_000.0, cutoff: 11_800.0, length: 97 };
+const HALF_FILTER: Filter = Filter { rate: 24_000.0, cutoff: 5_850.0, length: 97 };
+const WIDEST_FILTER: Filter = Filter { rate: 96_000.0, cutoff: 11_800.0, length: 193 };
+const STUDIO_FILTER: Filter = Filter { rate: 192_000.0, cutoff: 11_800.0, length: 385 };
 
 /// Shape of the Kaiser window: 80 dB.
 const BETA: f64 = 8.0;
@@ -304,14 +361,38 @@ mod tests {
     use super::super::test_signal::{Noise, level_db, tone};
     use super::*;
 
-    const PAIRS: [(SampleRate, SampleRate); 6] = [
+    const PAIRS: [(SampleRate, SampleRate); 8] = [
         (SampleRate::HZ_8000, SampleRate::HZ_24000),
         (SampleRate::HZ_24000, SampleRate::HZ_8000),
         (SampleRate::HZ_16000, SampleRate::HZ_24000),
         (SampleRate::HZ_24000, SampleRate::HZ_16000),
         (SampleRate::HZ_48000, SampleRate::HZ_24000),
         (SampleRate::HZ_24000, SampleRate::HZ_48000),
+        (SampleRate(12_000), SampleRate::HZ_24000),
+        (SampleRate::HZ_24000, SampleRate(12_000)),
     ];
+
+    #[test]
+    fn rare_rates_carry_a_tone_and_whole_slots() {
+        for hz in [12_000, 32_000, 44_100, 48_000, 96_000, 192_000] {
+            let rate = SampleRate(hz);
+            for (from, to) in [(rate, SampleRate::HZ_24000), (SampleRate::HZ_24000, rate)] {
+                let mut resampler = Resampler::new(from, to).unwrap();
+                let input = tone(1_000.0, from.hz(), from.hz() as usize / 2, 10_000.0);
+                let mut out = Vec::new();
+                for slot in input.chunks(from.hz() as usize / 50) {
+                    assert_eq!(resampler.process(slot, &mut out), to.hz() as usize / 50, "{from} to {to}");
+                }
+                let settled = &out[out.len() / 4..out.len() / 4 * 3];
+                let level = level_db(settled) - level_db(&input[input.len() / 4..input.len() / 4 * 3]);
+                assert!(level.abs() < 0.1, "{from} to {to}: {level} dB");
+                // The tone turns its sign as often as it did.
+                let turns = settled.windows(2).filter(|pair| (pair[0] < 0) != (pair[1] < 0)).count() as f64;
+                let hertz = turns / 2.0 / (settled.len() as f64 / f64::from(to.hz()));
+                assert!((hertz - 1_000.0).abs() < 6.0, "{from} to {to}: {hertz} Hz");
+            }
+        }
+    }
 
     #[test]
     fn the_pass_band_is_flat_to_a_tenth_of_a_decibel() {
@@ -461,6 +542,7 @@ mod tests {
     fn bands(from: SampleRate, to: SampleRate) -> (f64, f64) {
         match from.min(to).hz() {
             8_000 => (3_000.0, 3_400.0),
+            12_000 => (4_600.0, 5_200.0),
             16_000 => (6_400.0, 7_000.0),
             _ => (9_600.0, 10_500.0),
         }
@@ -469,6 +551,7 @@ mod tests {
     fn stop_band(from: SampleRate, to: SampleRate) -> f64 {
         match from.min(to).hz() {
             8_000 => 4_600.0,
+            12_000 => 6_500.0,
             16_000 => 9_000.0,
             _ => 13_200.0,
         }

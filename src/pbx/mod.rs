@@ -8,15 +8,21 @@
 //! ```
 //!
 //! A leg begins with or without its media: a channel of ARI's is there before anything is heard of it.
-//! `PcmStream` is the core: it turns payloads into bridge samples whose count is elapsed time, and slots
-//! into payloads. `PbxLeg` is the shell on a media worker, with the face that a SIP leg has.
+//! [`PcmStream`] is the core: it turns payloads into bridge samples whose count is elapsed time, and slots
+//! into payloads. [`PbxLeg`] is the shell on a media worker, with the face that a SIP leg has.
 
 pub mod coding;
 pub mod control;
+pub mod leg;
+pub mod media;
+pub mod stream;
 pub mod visitor;
 pub mod wire;
 
 pub use coding::Coding;
 pub use control::{ChannelEvent, Control, Departure, Exit};
+pub use leg::{DetachedPbxLeg, PbxLeg, PbxSignal};
+pub use media::PbxSettings;
+pub use stream::PcmStream;
 pub use visitor::{LegParts, PendingMedia, Visitor};
 pub use wire::{PendingWire, Wire, WireEnd, WireEvent};
