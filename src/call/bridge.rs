@@ -17,6 +17,7 @@ use super::dial::{DialFailure, DialNews, DialRequest, Dialling, Party};
 use super::handle::{CallCommand, Taken};
 use super::hunt::disposition;
 use super::ledger::Ending;
+use super::leg::Leg;
 use super::replace::Newcomer;
 use super::transfer::{Far, Mover, Outcome, Place};
 use super::{Call, Over, Prompts, SAMPLES_AT_ONCE, Wake};
@@ -25,7 +26,7 @@ use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::id::LegId;
 use crate::rtp::ItemKey;
 use crate::sip::cause::{goodbye_across, reason_across, status_across};
-use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
+use crate::sip::leg::{HangUp, HangUpCause, LegSignal};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::ReferPolicy;
 use crate::sip::ua::HangupReason;
@@ -616,7 +617,7 @@ impl Bridge {
 
 impl Music {
     /// Lets `leg` hear `music` over and over, or stops it.
-    fn play(&mut self, leg: &mut SipLeg, wanted: bool, music: Option<&[i16]>) {
+    fn play(&mut self, leg: &mut Leg, wanted: bool, music: Option<&[i16]>) {
         if !wanted {
             if self.playing.take().is_some() {
                 leg.clear();
@@ -630,7 +631,7 @@ impl Music {
     }
 
     /// Queues the next bit, if it is time. All of a long piece at once would keep the worker's other calls waiting.
-    fn go_on(&mut self, leg: &mut SipLeg, music: Option<&[i16]>) {
+    fn go_on(&mut self, leg: &mut Leg, music: Option<&[i16]>) {
         let (Some(item), Some(music)) = (&self.playing, music) else { return };
         if leg.queued() < MUSIC_AHEAD {
             let end = music.len().min(self.position + SAMPLES_AT_ONCE);

@@ -17,9 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::hunt::{Hunt, NO_PROVISIONAL, Next, Policy, Refusal};
+use super::leg::Leg;
 use super::onward::{Asker, Onward};
 use crate::event::{CallEventKind, Direction};
 use crate::id::LegId;
+use crate::pbx::{Exit, Originate, OutgoingChannel, PbxLeg, PbxSettings};
 use crate::rtp::pacer::Pacer;
 use crate::sip::carrier::TargetOutcome;
 use crate::sip::endpoint::EndpointHandle;
@@ -93,11 +95,13 @@ pub enum DialTarget {
     Uri(Uri),
     /// A phone that registers with us, by its user.
     Phone(String),
+    /// A place in the PBX the caller came from: only a party on a channel of it can be sent there.
+    Exit(Exit),
 }
 
 impl DialTarget {
-    /// As written by people: `sip:...` is a URI, `phone:...` a phone, everything else a number (or the extension of a
-    /// phone).
+    /// As written by people: `sip:...` is a URI, `phone:...` a phone, `dialplan:...` and `queue:...` a place in the
+    /// caller's PBX, everything else a number (or the extension of a phone).
     ///
     /// # Errors
     /// In words, when it is neither.
@@ -106,6 +110,12 @@ impl DialTarget {
         let lower = text.to_ascii_lowercase();
         if ["sip:", "sips:"].iter().any(|scheme| lower.starts_with(scheme)) {
             return Uri::parse(text).map(Self::Uri).map_err(|error| error.to_string());
+        }
+        if lower.starts_with("dialplan:") {
+            return Exit::dialplan(&text["dialplan:".len()..]).map(Self::Exit);
+        }
+        if lower.starts_with("queue:") {
+            return Exit::queue(&text["queue:".len()..]).map(Self::Exit);
         }
         let known = |c: char| c.is_ascii_alphanumeric() || "+-.() *#_".contains(c);
         if lower.starts_with("phone:") {
@@ -131,6 +141,7 @@ impl std::fmt::Display for DialTarget {
             Self::Number(number) => f.write_str(number),
             Self::Uri(uri) => f.write_str(uri.as_str()),
             Self::Phone(user) => f.write_str(user),
+            Self::Exit(exit) => exit.fmt(f),
         }
     }
 }
@@ -155,12 +166,31 @@ pub struct Attempt {
     pub trunk: Arc<Trunk>,
     /// When the next target is tried, and where redirects may lead.
     pub policy: Policy,
-    /// The INVITE, without SDP.
-    pub invite: OutgoingInvite,
-    /// What its leg's media is made with.
-    pub media: LegMedia,
+    /// How it is reached.
+    pub way: Way,
     /// Others that ring with it; who answers first has the call.
     pub rivals: Vec<Attempt>,
+}
+
+/// How a target is reached.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// By SIP.
+    Sip {
+        /// The INVITE, without SDP.
+        invite: Box<OutgoingInvite>,
+        /// What its leg's media is made with.
+        media: Box<LegMedia>,
+    },
+    /// By a channel of a PBX.
+    Channel {
+        /// Makes it.
+        by: Arc<dyn Originate>,
+        /// Towards whom.
+        to: OutgoingChannel,
+        /// What its leg's media is made with.
+        settings: PbxSettings,
+    },
 }
 
 /// Why nobody can be dialled.
@@ -229,7 +259,7 @@ pub struct DialKit {
 /// A party of a call.
 pub struct Party {
     /// Its leg. Dropped before its permit: the trunk's channel is free only when the leg is gone.
-    pub leg: SipLeg,
+    pub leg: Leg,
     /// Its channel.
     pub permit: Permit,
     /// Its trunk.
@@ -283,9 +313,9 @@ enum State {
 }
 
 struct Calling {
-    leg: SipLeg,
+    leg: Leg,
     /// Legs that ring beside it, of the same target.
-    rivals: Vec<SipLeg>,
+    rivals: Vec<Leg>,
     /// What the callee said on one of them, while others rang on.
     said: Option<HangUp>,
     permit: Permit,
@@ -314,7 +344,7 @@ impl Dialling {
     }
 
     /// The leg that rings now.
-    pub fn leg(&mut self) -> Option<&mut SipLeg> {
+    pub fn leg(&mut self) -> Option<&mut Leg> {
         match &mut self.state {
             State::Calling(calling) => Some(&mut calling.leg),
             State::Routing(_) | State::Permit(..) | State::Done => None,
@@ -462,31 +492,48 @@ impl Dialling {
     }
 
     /// Sends the INVITE.
-    fn ring(&mut self, attempt: Attempt) -> Result<SipLeg, Refusal> {
+    fn ring(&mut self, attempt: Attempt) -> Result<Leg, Refusal> {
         let id = LegId::fresh();
-        let events = self.kit.outbound.line(id);
-        let endpoint = self.kit.endpoint.clone();
-        let made = SipLeg::outgoing(id, endpoint, events, self.pacer.clone(), attempt.media.clone());
-        let (leg, offer) = made.map_err(|error| {
-            self.kit.outbound.forget(id);
-            unavailable(error.to_string())
-        })?;
-        let call_id = leg_call_id();
-        let invite = OutgoingInvite { sdp: Some(offer), call_id: Some(call_id.clone()), ..attempt.invite };
-        if let Err(error) = self.kit.endpoint.invite(id, invite) {
-            self.kit.outbound.forget(id);
-            return Err(unavailable(error.to_string()));
-        }
-        metrics::counter!("tandem_trunk_attempts_total", "trunk" => attempt.trunk.name.clone(), "outcome" => "dialled")
+        let trunk = attempt.trunk.name.clone();
+        let (leg, call_id) = match attempt.way {
+            Way::Sip { invite, media } => self.invite(id, *invite, *media)?,
+            Way::Channel { by, to, settings } => {
+                let parts = by.originate(id, &to);
+                (PbxLeg::new(parts, settings, self.pacer.clone()).into(), None)
+            }
+        };
+        metrics::counter!("tandem_trunk_attempts_total", "trunk" => trunk.clone(), "outcome" => "dialled")
             .increment(1);
         self.news.push_back(DialNews::Note(CallEventKind::LegAdded {
             leg: id.to_string(),
             direction: Direction::Outbound,
             to: self.request.to.to_string(),
-            trunk: Some(attempt.trunk.name.clone()),
-            sip_call_id: Some(call_id),
+            trunk: Some(trunk),
+            sip_call_id: call_id,
         }));
         Ok(leg)
+    }
+
+    fn invite(
+        &mut self,
+        id: LegId,
+        invite: OutgoingInvite,
+        media: LegMedia,
+    ) -> Result<(Leg, Option<String>), Refusal> {
+        let events = self.kit.outbound.line(id);
+        let endpoint = self.kit.endpoint.clone();
+        let made = SipLeg::outgoing(id, endpoint, events, self.pacer.clone(), media);
+        let (leg, offer) = made.map_err(|error| {
+            self.kit.outbound.forget(id);
+            unavailable(error.to_string())
+        })?;
+        let call_id = leg_call_id();
+        let invite = OutgoingInvite { sdp: Some(offer), call_id: Some(call_id.clone()), ..invite };
+        if let Err(error) = self.kit.endpoint.invite(id, invite) {
+            self.kit.outbound.forget(id);
+            return Err(unavailable(error.to_string()));
+        }
+        Ok((leg.into(), Some(call_id)))
     }
 
     fn signal(&mut self, signal: LegSignal) {
@@ -608,7 +655,7 @@ impl Dialling {
         Some((calling.leg.id(), calling.target))
     }
 
-    fn give_up(&mut self, legs: Vec<SipLeg>, reason: HangupReason) {
+    fn give_up(&mut self, legs: Vec<Leg>, reason: HangupReason) {
         for mut leg in legs {
             let (id, text) = (leg.id(), reason.text.clone());
             leg.hang_up(reason.clone());

@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use crate::event::{CallEventKind, Disposition, Floor, Phase};
 use crate::provider::{Event, Session};
 use crate::rtp::{ItemKey, PlayedItem};
-use crate::sip::leg::{HangUp, HangUpCause, LegSignal, SipLeg};
+use crate::sip::leg::{HangUp, HangUpCause, LegSignal};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::Trunk;
 use crate::sip::ua::HangupReason;
@@ -34,6 +34,7 @@ pub mod dial;
 pub mod handle;
 pub mod hunt;
 pub mod ledger;
+pub mod leg;
 pub mod levels;
 pub mod onward;
 pub mod outgoing;
@@ -47,6 +48,7 @@ pub mod worker;
 use dial::{Party, Permit};
 use handle::{CallCommand, Listed};
 use ledger::{Ending, Ledger};
+use leg::Leg;
 use onward::Onward;
 use recording::{Recorder, RecordingWriter};
 use tools::ToolDesk;
@@ -91,7 +93,7 @@ pub struct Frame {
 
 /// One conversation with one caller.
 pub struct Call {
-    leg: SipLeg,
+    leg: Leg,
     inbox: mpsc::Receiver<CallCommand>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     timer: Pin<Box<Sleep>>,
@@ -576,7 +578,7 @@ impl Call {
     }
 
     /// A further leg is over: the record says how it was.
-    fn note_leg_ended(&mut self, leg: &SipLeg, status: u16, reason: &str, by: &str) {
+    fn note_leg_ended(&mut self, leg: &Leg, status: u16, reason: &str, by: &str) {
         let quality = leg.quality();
         quality.iter().for_each(report);
         let (leg, reason, by) = (leg.id().to_string(), reason.to_owned(), by.to_owned());

@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::Call;
 use super::dial::{Party, Permit};
 use super::ledger::Ending;
+use super::leg::Detached;
 use super::transfer::{Far, Outcome, Place};
 use crate::event::Disposition;
 use crate::id::LegId;
 use crate::rtp::pacer::Pacer;
 use crate::sip::endpoint::EndpointHandle;
-use crate::sip::leg::{DetachedLeg, LegMedia, SipLeg};
+use crate::sip::leg::{LegMedia, SipLeg};
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::{ReferPolicy, Trunk};
 use crate::sip::ua::{HangupReason, LegCommand, LegEvent, TransferNews};
@@ -72,7 +73,7 @@ impl Arriving {
         let leg = SipLeg::incoming(self.leg, endpoint, events, pacer, media, self.offer.as_deref());
         let mut leg = leg.ok()?;
         leg.answer();
-        Some(Box::new(Party { leg, permit, trunk: Arc::clone(&self.trunk) }))
+        Some(Box::new(Party { leg: leg.into(), permit, trunk: Arc::clone(&self.trunk) }))
     }
 }
 
@@ -91,7 +92,7 @@ impl std::fmt::Debug for Arriving {
 /// A party on its way to another call.
 #[derive(Debug)]
 pub struct Parting {
-    leg: DetachedLeg,
+    leg: Detached,
     permit: Permit,
     trunk: Arc<Trunk>,
 }
@@ -99,8 +100,7 @@ pub struct Parting {
 impl Parting {
     /// `None`: its sockets were lost on the way, and it was hung up.
     pub(super) fn settle(self, pacer: Pacer) -> Option<Box<Party>> {
-        let leg = self.leg.attach(pacer);
-        let leg = leg.inspect_err(|error| tracing::warn!(%error, "a party was lost on its way")).ok()?;
+        let leg = self.leg.attach(pacer)?;
         Some(Box::new(Party { leg, permit: self.permit, trunk: self.trunk }))
     }
 }
@@ -108,8 +108,7 @@ impl Parting {
 impl Party {
     /// Takes the party off this call. `None`: its sockets were lost, and it was hung up.
     pub(super) fn part(self) -> Option<Parting> {
-        let leg = self.leg.detach();
-        let leg = leg.inspect_err(|error| tracing::warn!(%error, "a party cannot leave its call")).ok()?;
+        let leg = self.leg.detach()?;
         Some(Parting { leg, permit: self.permit, trunk: self.trunk })
     }
 }
@@ -185,7 +184,7 @@ impl Call {
             return Outcome::Open;
         }
         // A call that has gone meanwhile leaves its partner to be hung up with this.
-        let _gone = self.part_with(other).map(|parting| answer.send(Partner::Party(Box::new(parting))));
+        let _gone = self.part_with(*other).map(|parting| answer.send(Partner::Party(Box::new(parting))));
         self.left_alone()
     }
 
@@ -197,7 +196,7 @@ impl Call {
     }
 
     /// A party goes to another call.
-    pub(super) fn part_with(&mut self, mut party: Box<Party>) -> Option<Parting> {
+    pub(super) fn part_with(&mut self, mut party: Party) -> Option<Parting> {
         // Music and prompts of this call stay behind.
         party.leg.clear();
         self.listed.disown(party.leg.id());

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::dial::{DialKit, DialNews, DialRequest, DialSource, DialTarget, Dialling, Party, RouteRefusal};
 use super::handle::{CallCommand, CallHandle, Calls, Taken};
 use super::ledger::Ending;
+use super::leg::Leg;
 use super::onward::{Asker, Onward};
 use super::replace::{Newcomer, Partner};
 use super::{Call, Wake};
@@ -28,7 +29,7 @@ use crate::event::{CallEventKind, Disposition};
 use crate::id::LegId;
 use crate::rtp::PlayedItem;
 use crate::sip::cause::reason_across;
-use crate::sip::leg::{LegSignal, SipLeg};
+use crate::sip::leg::LegSignal;
 use crate::sip::message::StatusCode;
 use crate::sip::trunk::{ReferPolicy, Trunk};
 use crate::sip::ua::{HangupReason, Referral, TransferAsked, TransferNews};
@@ -204,6 +205,11 @@ impl Call {
         if self.moving.is_some() {
             return taken.no("the call is being transferred already");
         }
+        if let DialTarget::Exit(exit) = &to
+            && !self.leg.can_leave(exit)
+        {
+            return taken.no(NO_WAY_BACK);
+        }
         taken.yes();
         self.move_on(far, to, trunk);
     }
@@ -216,6 +222,9 @@ impl Call {
         if self.moving.is_some() {
             return Err("the call is being moved already");
         }
+        if matches!(&to, DialTarget::Exit(exit) if !self.leg.can_leave(exit)) {
+            return Err(NO_WAY_BACK);
+        }
         self.move_on(&None, to, None);
         Ok(())
     }
@@ -223,6 +232,12 @@ impl Call {
     fn move_on(&mut self, far: &Far, to: DialTarget, trunk: Option<String>) {
         let text = to.to_string();
         self.note_transfer("accepted", &text, 202);
+        if let DialTarget::Exit(exit) = &to {
+            // The PBX does it, and tells as a party does that was asked to call somebody else.
+            self.leg.leave(&exit.clone());
+            let request = Box::new(self.request(far, Mover::Api, to));
+            return self.begin(Mover::Api, text, Way::Passed(request));
+        }
         let passes = self.trunk.refer == ReferPolicy::Pass && trunk.is_none();
         let uri = passes.then(|| uri_at(&to, &self.trunk)).flatten();
         let referral = uri.map(|to| Referral { to, replaces: None, referred_by: None });
@@ -279,7 +294,7 @@ impl Call {
         let stays = if by == Mover::Near { Mover::Far } else { Mover::Near };
         let asked = referral.is_some_and(|referral| {
             let party = self.party(far, stays);
-            party.map(|leg| leg.refer(referral)).is_some()
+            party.is_some_and(|leg| leg.refer(referral))
         });
         let way = if asked { Way::Passed(Box::new(request)) } else { self.dialling(request) };
         self.moving = Some(Box::new(Moving { by, to, way, gone }));
@@ -427,7 +442,7 @@ impl Call {
         }
         self.note_transfer("completed", &moving.to, 200);
         metrics::counter!("tandem_transfers_total", "outcome" => "completed").increment(1);
-        if let Some(parting) = self.part_with(other) {
+        if let Some(parting) = self.part_with(*other) {
             // A call that has ended meanwhile leaves the party to be hung up with this.
             let with = Newcomer::Party(Box::new(parting));
             let _gone = call.map(|call| call.command(CallCommand::Replace { leg, with }));
@@ -532,7 +547,7 @@ impl Call {
         self.moving.as_ref().is_some_and(|moving| moving.gone && moving.place() == place)
     }
 
-    fn party<'a>(&'a mut self, far: &'a mut Far, who: Mover) -> Option<&'a mut SipLeg> {
+    fn party<'a>(&'a mut self, far: &'a mut Far, who: Mover) -> Option<&'a mut Leg> {
         match who {
             Mover::Near => Some(&mut self.leg),
             Mover::Far => far.as_mut().map(|far| &mut far.leg),
@@ -563,12 +578,16 @@ impl Call {
     }
 }
 
+/// Said when somebody is to be sent to a dialplan who did not come out of one.
+const NO_WAY_BACK: &str =
+    "the caller is not on a channel of a PBX that we control: give a number, or let the call come in by ARI";
+
 /// A target as the peer of `trunk` can call it.
 fn uri_at(to: &DialTarget, trunk: &Trunk) -> Option<Uri> {
     let number = match to {
         DialTarget::Uri(uri) => return Some(uri.clone()),
         DialTarget::Number(number) => number,
-        DialTarget::Phone(_) => return None,
+        DialTarget::Phone(_) | DialTarget::Exit(_) => return None,
     };
     let peer = trunk.peers.first();
     let host = trunk.domain.clone().or_else(|| peer.map(|peer| peer.host_text()))?;

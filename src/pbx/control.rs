@@ -1,5 +1,10 @@
 //! What a PBX's channel can be told, and what it tells, beside its audio.
 
+use std::time::Duration;
+
+use super::LegParts;
+use crate::id::LegId;
+
 /// A channel of the PBX that somebody controls. Every method returns at once: what must be asked of the PBX
 /// is asked elsewhere, and what comes of it arrives as a [`ChannelEvent`].
 pub trait Control: Send {
@@ -24,6 +29,26 @@ pub trait Control: Send {
 
     /// The media was lost while the channel is still there. Whether another medium will come.
     fn media_lost(&mut self) -> bool;
+}
+
+/// Makes channels towards the PBX's far ends.
+pub trait Originate: Send + Sync + std::fmt::Debug {
+    /// Begins a channel, and returns at once: [`ChannelEvent::Ringing`], [`ChannelEvent::Up`] or
+    /// [`ChannelEvent::Gone`] follow.
+    fn originate(&self, leg: LegId, to: &OutgoingChannel) -> LegParts;
+}
+
+/// Whom a channel goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingChannel {
+    /// The number or extension, as the PBX dials it.
+    pub number: String,
+    /// The number shown to the callee; `None`: the PBX's own.
+    pub caller: Option<String>,
+    /// The name shown to the callee.
+    pub caller_name: Option<String>,
+    /// How long it may ring.
+    pub ring_timeout: Duration,
 }
 
 /// Where a channel goes on when it leaves us.

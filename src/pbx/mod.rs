@@ -20,7 +20,7 @@ pub mod visitor;
 pub mod wire;
 
 pub use coding::Coding;
-pub use control::{ChannelEvent, Control, Departure, Exit};
+pub use control::{ChannelEvent, Control, Departure, Exit, Originate, OutgoingChannel};
 pub use leg::{DetachedPbxLeg, PbxLeg, PbxSignal};
 pub use media::PbxSettings;
 pub use stream::PcmStream;

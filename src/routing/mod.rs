@@ -3,6 +3,7 @@
 
 pub mod dialer;
 pub mod directory;
+pub mod doors;
 pub mod flow;
 pub mod lines;
 pub mod media;

@@ -51,7 +51,7 @@ impl Trunking {
         }
         match &request.to {
             DialTarget::Number(number) => Some(number.clone()),
-            DialTarget::Phone(_) => None,
+            DialTarget::Phone(_) | DialTarget::Exit(_) => None,
             DialTarget::Uri(uri) => {
                 let elsewhere = self.trunks.iter().any(|trunk| belongs(uri, trunk, request.source));
                 let ours = !elsewhere && self.is_our_domain(uri, request.at);

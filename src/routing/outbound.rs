@@ -9,13 +9,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::Directory;
+use super::doors;
 use super::lines::LegLines;
 use super::media::MediaSettings;
 use super::plan::Planner;
-use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal};
+use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, Outbound, Permit, RouteRefusal, Way};
 use crate::call::hunt::Policy;
 use crate::call::onward::{Asker, Onward};
 use crate::id::LegId;
+use crate::pbx::{Originate, OutgoingChannel, PbxSettings};
 use crate::sip::carrier::{Carriers, TargetOutcome};
 use crate::sip::endpoint::EndpointHandle;
 use crate::sip::identity::{self, CallIdentity};
@@ -51,8 +53,19 @@ pub struct Trunking {
     pub domains: Vec<String>,
     /// Encryption of media with phones.
     pub phone_srtp: SrtpPolicy,
+    /// The PBX, where calls leave by its channels.
+    pub pbx: Option<PbxOut>,
     /// Where targets are looked up.
     pub runtime: tokio::runtime::Handle,
+}
+
+/// The way out over channels of a PBX.
+#[derive(Clone)]
+pub struct PbxOut {
+    /// Makes channels.
+    pub by: Arc<dyn Originate>,
+    /// What their media is made with.
+    pub settings: PbxSettings,
 }
 
 impl Outbound for Trunking {
@@ -73,7 +86,7 @@ impl Outbound for Trunking {
     fn permit(&self, trunk: &str) -> oneshot::Receiver<Result<Permit, RouteRefusal>> {
         let (carriers, trunk) = (self.carriers.clone(), trunk.to_owned());
         self.answer(async move {
-            if trunk == registrar::TRUNK {
+            if trunk == registrar::TRUNK || trunk == doors::ARI {
                 return Ok(Permit::default());
             }
             let permit = carriers.permit(&trunk).await;
@@ -85,7 +98,9 @@ impl Outbound for Trunking {
         if attempt.trunk.name == registrar::TRUNK {
             return;
         }
-        self.carriers.report(&attempt.trunk.name, attempt.invite.target.remote, outcome);
+        if let Way::Sip { invite, .. } = &attempt.way {
+            self.carriers.report(&attempt.trunk.name, invite.target.remote, outcome);
+        }
     }
 
     fn line(&self, leg: LegId) -> mpsc::Receiver<LegEvent> {
@@ -117,6 +132,9 @@ impl Trunking {
         if let Some(user) = self.phone_of(request)? {
             return self.phone_attempts(request, &user).await;
         }
+        if let Some(attempt) = self.over_pbx(request)? {
+            return Ok(vec![attempt]);
+        }
         let (user, trunks) = self.choose(request)?;
         let mut attempts = Vec::new();
         let mut refusal = None;
@@ -143,12 +161,37 @@ impl Trunking {
         }
     }
 
+    /// A channel of the PBX, when that is asked for, or nothing else leads out.
+    fn over_pbx(&self, request: &DialRequest) -> Result<Option<Attempt>, RouteRefusal> {
+        let asked = request.trunks.iter().any(|name| name == doors::ARI);
+        let DialTarget::Number(number) = &request.to else { return Ok(None) };
+        let reached = request.reach.as_ref().is_none_or(|names| names.iter().any(|name| name == doors::ARI));
+        let only = request.trunks.is_empty() && !self.trunks.iter().any(|trunk| leads_out(trunk));
+        let Some(pbx) = self.pbx.as_ref().filter(|_| asked || (only && reached)) else {
+            let missing = "no calls leave over ARI: set ari.dial, such as \"PJSIP/{number}@carrier\"";
+            return if asked { Err(RouteRefusal::new(503, missing)) } else { Ok(None) };
+        };
+        if !reached {
+            return Err(RouteRefusal::new(403, "the phone may not call out"));
+        }
+        let to = OutgoingChannel {
+            number: number.clone(),
+            caller: request.from.clone().filter(|_| !request.withheld),
+            caller_name: request.from_name.clone().filter(|_| !request.withheld),
+            ring_timeout: request.ring_timeout,
+        };
+        let way = Way::Channel { by: Arc::clone(&pbx.by), to, settings: pbx.settings.clone() };
+        let (trunk, policy) = (doors::trunk(doors::ARI), Policy::plain(doors::ARI));
+        Ok(Some(Attempt { trunk, policy, way, rivals: Vec::new() }))
+    }
+
     /// What is dialled, and over which trunks.
     fn choose(&self, request: &DialRequest) -> Result<(String, Vec<Arc<Trunk>>), RouteRefusal> {
         match &request.to {
             DialTarget::Number(number) => Ok((number.clone(), self.asked(request)?)),
             // Phones are found before.
             DialTarget::Phone(_) => Err(RouteRefusal::new(404, "there is no such phone")),
+            DialTarget::Exit(_) => Err(RouteRefusal::new(403, NO_CHANNEL)),
             DialTarget::Uri(uri) => {
                 let user = uri.dialled().filter(|user| !user.is_empty());
                 let user = user.ok_or_else(|| RouteRefusal::new(484, "the URI names nobody"))?;
@@ -274,7 +317,8 @@ impl Trunking {
         };
         let media = self.media.leg(trunk, shown, target.remote.ip());
         let (trunk, policy) = (Arc::clone(trunk), policy(trunk));
-        Ok(Attempt { trunk, policy, invite, media, rivals: Vec::new() })
+        let way = Way::Sip { invite: Box::new(invite), media: Box::new(media) };
+        Ok(Attempt { trunk, policy, way, rivals: Vec::new() })
     }
 }
 
@@ -316,5 +360,7 @@ pub(super) fn belongs(uri: &Uri, trunk: &Trunk, source: DialSource) -> bool {
     own || redirect
 }
 
+/// Said when a place in a PBX is dialled.
+const NO_CHANNEL: &str = "only a caller on a channel of the PBX can be sent to a place in it";
 /// Targets of one call.
 const TARGETS_MAX: usize = 16;

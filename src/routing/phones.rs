@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::outbound::Trunking;
-use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, RouteRefusal};
+use crate::call::dial::{Attempt, DialRequest, DialSource, DialTarget, RouteRefusal, Way};
 use crate::call::hunt::Policy;
 use crate::sip::profile::{NextHop, Profile};
 use crate::sip::registrar::{Binding, TRUNK};
@@ -37,7 +37,7 @@ impl Trunking {
                 let user = uri.user_decoded().unwrap_or_default();
                 Ok(directory.phone(&user).filter(own).map(|phone| phone.user.clone()))
             }
-            DialTarget::Uri(_) => Ok(None),
+            DialTarget::Uri(_) | DialTarget::Exit(_) => Ok(None),
         }
     }
 
@@ -109,8 +109,7 @@ impl Trunking {
         Ok(Attempt {
             trunk: Arc::clone(trunk),
             policy: Policy::plain(TRUNK),
-            invite,
-            media,
+            way: Way::Sip { invite: Box::new(invite), media: Box::new(media) },
             rivals: Vec::new(),
         })
     }

@@ -262,7 +262,7 @@ fn build(endpoint: EndpointHandle, arrival: Arrival, surroundings: Surroundings)
     let offer = invite.offer.as_deref();
     match SipLeg::incoming(invite.leg, endpoint, inbox, surroundings.pacer, media, offer) {
         Ok(leg) => {
-            let party = Party { leg, permit, trunk: invite.trunk };
+            let party = Party { leg: leg.into(), permit, trunk: invite.trunk };
             Some(Box::new(Call::new(frame, party, false)))
         }
         Err(error) => {
@@ -308,6 +308,6 @@ fn refuse(exchange: &Exchange, leg: LegId, status: StatusCode) {
     exchange.endpoint.command(leg, LegCommand::Reject { status, reason: None, headers });
 }
 
-fn end(mut ledger: Ledger, disposition: Disposition, status: StatusCode, reason: &str) {
+pub(super) fn end(mut ledger: Ledger, disposition: Disposition, status: StatusCode, reason: &str) {
     ledger.end(Instant::now(), Ending::new(disposition, "system", status.get(), reason));
 }

@@ -162,6 +162,7 @@ impl Server {
             planner: planner.clone(),
             domains: config.sip.registrar.domains.clone(),
             phone_srtp: carriers::default_srtp(config.media.srtp),
+            pbx: None,
             runtime: tokio::runtime::Handle::current(),
         };
         let exchange = Arc::new(Exchange {
