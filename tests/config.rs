@@ -114,7 +114,6 @@ fn every_key_of_the_contract_is_accepted() {
         about,
         [
             ("cluster", "[cluster] is not available in this version"),
-            ("audiosocket", "[audiosocket] is not available in this version"),
             ("ari", "[ari] is not available in this version"),
         ]
     );
@@ -138,6 +137,32 @@ fn a_secure_listener_needs_a_certificate_that_can_be_read() {
             "tandem.toml:5:15: error: sip.tls.private_key: none.pem cannot be read: No such file or directory (os error 2)\n  fix: name a readable PEM file",
         ],
     );
+}
+
+#[test]
+fn the_audiosocket_door_is_judged() {
+    check("[audiosocket]\n", &[]);
+    check(
+        "[http]\nlisten = \"127.0.0.1:9092\"\n[audiosocket]\nnumber = \"1 00\"\nrate = 11025\nallow = []\nidle_timeout = \"0s\"\n",
+        &[
+            "tandem.toml:4:10: error: audiosocket.number: \"1 00\" is no number\n  fix: write E.164 without spaces such as \"+15550100\", a SIP user such as \"100\", or \"*\" for all others",
+            "tandem.toml:6:9: error: audiosocket.allow: at least one entry is needed\n  fix: write [\"127.0.0.0/8\"]",
+        ],
+    );
+    check(
+        "[http]\nlisten = \"127.0.0.1:9092\"\n[audiosocket]\nrate = 11025\n",
+        &[
+            "tandem.toml:3:2: error: audiosocket.listen: 127.0.0.1:9092 is taken by http.listen (127.0.0.1:9092)\n  fix: give each listener an address and port of its own",
+            "tandem.toml:4:8: error: audiosocket.rate: 11025 Hz is no rate of Asterisk's\n  fix: write 8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000",
+        ],
+    );
+    check(
+        "[audiosocket]\nlisten = \"0.0.0.0:9092\"\n",
+        &[
+            "tandem.toml:2:10: warning: audiosocket.listen: other machines can reach it, but none is let in\n  fix: add the PBX's address to audiosocket.allow",
+        ],
+    );
+    check("[audiosocket]\nlisten = \"0.0.0.0:9092\"\nallow = [\"192.0.2.10\"]\n", &[]);
 }
 
 #[test]

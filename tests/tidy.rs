@@ -61,6 +61,7 @@ const SHELLS: &[&str] = &[
     "provider/ultravox/mod",
     "provider/ultravox/socket",
     "provider/mod",
+    "pbx/announce",
     "pbx/leg",
     "pbx/media",
     "audiosocket/server",

@@ -1,8 +1,6 @@
 //! Sections that are read and checked although this version does not act on them. Whoever writes one
 //! is told so; nothing is ignored in silence.
 
-use std::net::SocketAddr;
-
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -14,15 +12,6 @@ pub struct Cluster {
     /// Redis that nodes share.
     #[schemars(extend("format" = "redis-url"), example = &"redis://127.0.0.1:6379")]
     pub redis_url: String,
-}
-
-/// Calls from Asterisk's AudioSocket application. Not available in this version.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AudioSocket {
-    /// Address and port.
-    #[schemars(with = "String", extend("format" = "socket-address"), example = &"127.0.0.1:9092")]
-    pub listen: SocketAddr,
 }
 
 /// Calls controlled through Asterisk's REST interface. Not available in this version.

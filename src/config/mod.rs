@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod audiosocket;
 mod check;
 mod cost;
 mod later;
@@ -42,9 +43,10 @@ pub mod resources;
 mod ultravox;
 pub mod values;
 
+pub use audiosocket::AudioSocket;
 pub use cost::{Cost, OnLimit};
 pub use finding::{Finding, Place, Severity};
-pub use later::{Ari, AudioSocket, Cluster};
+pub use later::{Ari, Cluster};
 pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media, Srtp};
 pub use money::{MONEY_SCALE, Money};
@@ -102,7 +104,7 @@ pub struct Config {
     pub trunk: Vec<Trunk>,
     /// Several nodes as one installation. Not available in this version.
     pub cluster: Option<Cluster>,
-    /// Calls from Asterisk's AudioSocket application. Not available in this version.
+    /// Calls of Asterisk's `AudioSocket()` application and channel. Absent: nothing listens.
     pub audiosocket: Option<AudioSocket>,
     /// Calls controlled through Asterisk's REST interface. Not available in this version.
     pub ari: Option<Ari>,

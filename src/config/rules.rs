@@ -33,6 +33,7 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.tls();
     rules.media();
     rules.http();
+    rules.audiosocket();
     rules.log();
     rules.providers();
     rules.chain();
@@ -120,7 +121,9 @@ impl Rules<'_> {
         let sip = self.config.sip.listen.iter().enumerate();
         let sip = sip.map(|(i, l)| (l.transport == SipTransport::Udp, l.address, format!("sip.listen[{i}]")));
         let http = (false, self.config.http.listen, "http.listen".to_owned());
-        for (udp, address, key) in sip.chain([http]) {
+        let audiosocket = self.config.audiosocket.as_ref();
+        let audiosocket = audiosocket.map(|door| (false, door.listen, "audiosocket.listen".to_owned()));
+        for (udp, address, key) in sip.chain([http]).chain(audiosocket) {
             let clash = taken.iter().find(|(u, a, _)| *u == udp && collide(*a, address));
             if let Some((_, other, other_key)) = clash {
                 let message = format!("{address} is taken by {other_key} ({other})");
@@ -218,6 +221,24 @@ impl Rules<'_> {
                 message,
                 "set http.socket to a shorter path, such as \"/run/tandem/tandem.sock\"",
             );
+        }
+    }
+
+    fn audiosocket(&mut self) {
+        let Some(door) = &self.config.audiosocket else { return };
+        if !AUDIOSOCKET_RATES.contains(&door.rate) {
+            let message = format!("{} Hz is no rate of Asterisk's", door.rate);
+            let fix = "write 8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000";
+            self.error("audiosocket.rate", message, fix);
+        }
+        if door.number.as_deref() == Some("*") {
+            let fix = "write the number or extension whose flow answers";
+            self.error("audiosocket.number", "\"*\" is no number that can be called", fix);
+        }
+        let elsewhere = |network: &super::Network| !network.0.addr().is_loopback();
+        if !door.listen.ip().is_loopback() && !door.allow.iter().any(elsewhere) {
+            let fix = "add the PBX's address to audiosocket.allow";
+            self.warning("audiosocket.listen", "other machines can reach it, but none is let in", fix);
         }
     }
 
@@ -463,7 +484,6 @@ impl Rules<'_> {
         let config = self.config;
         let sections = [
             ("cluster", config.cluster.is_some(), "this node runs alone"),
-            ("audiosocket", config.audiosocket.is_some(), "bring calls in over SIP"),
             ("ari", config.ari.is_some(), "bring calls in over SIP"),
         ];
         for (section, present, fix) in sections {
@@ -477,6 +497,9 @@ impl Rules<'_> {
 
 /// Longest value of a header of a trunk.
 const HEADER_VALUE_MAX: usize = 1024;
+
+/// What Asterisk has linear formats for, in Hz.
+const AUDIOSOCKET_RATES: [u32; 9] = [8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000];
 
 const NOT_AVAILABLE: &str = "is not available in this version";
 

@@ -11,18 +11,22 @@
 //! [`PcmStream`] is the core: it turns payloads into bridge samples whose count is elapsed time, and slots
 //! into payloads. [`PbxLeg`] is the shell on a media worker, with the face that a SIP leg has.
 
+pub mod announce;
 pub mod coding;
 pub mod control;
 pub mod leg;
 pub mod media;
 pub mod stream;
+pub mod uuid;
 pub mod visitor;
 pub mod wire;
 
+pub use announce::{Announcement, Announcements, Awaited};
 pub use coding::Coding;
 pub use control::{ChannelEvent, Control, Departure, Exit, Originate, OutgoingChannel};
 pub use leg::{DetachedPbxLeg, PbxLeg, PbxSignal};
 pub use media::PbxSettings;
 pub use stream::PcmStream;
+pub use uuid::Uuid;
 pub use visitor::{LegParts, PendingMedia, Visitor};
 pub use wire::{PendingWire, Wire, WireEnd, WireEvent};

@@ -156,5 +156,14 @@ pub const METRICS: &[Metric] = &[
         "Signalling messages not exported because the collector was too slow.",
     ),
     counter("tandem_dns_queries_total", "DNS queries for SIP targets, by outcome."),
+    counter("tandem_audiosocket_connections_total", "Connections at the AudioSocket door, by outcome."),
+    counter(
+        "tandem_audiosocket_odd_messages_total",
+        "AudioSocket messages passed over or taken with something missing, by kind.",
+    ),
+    counter(
+        "tandem_audiosocket_frames_dropped_total",
+        "Slots of audio an AudioSocket connection did not take.",
+    ),
     counter("tandem_dials_total", "Outgoing calls, by outcome."),
 ];
