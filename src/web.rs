@@ -9,6 +9,8 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
+pub mod homed;
+
 /// A client for one purpose. Cheap to clone; connections are kept and used again.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod asterisk_websocket;
 mod audiosocket;
 mod check;
 mod cost;
@@ -43,6 +44,7 @@ pub mod resources;
 mod ultravox;
 pub mod values;
 
+pub use asterisk_websocket::AsteriskWebsocket;
 pub use audiosocket::AudioSocket;
 pub use cost::{Cost, OnLimit};
 pub use finding::{Finding, Place, Severity};
@@ -108,6 +110,8 @@ pub struct Config {
     pub audiosocket: Option<AudioSocket>,
     /// Calls controlled through Asterisk's REST interface. Not available in this version.
     pub ari: Option<Ari>,
+    /// Calls of Asterisk's `WebSocket` channel. Absent: nothing listens.
+    pub asterisk_websocket: Option<AsteriskWebsocket>,
 }
 
 impl Default for Config {
@@ -132,6 +136,7 @@ impl Default for Config {
             cluster: None,
             audiosocket: None,
             ari: None,
+            asterisk_websocket: None,
         }
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.media();
     rules.http();
     rules.audiosocket();
+    rules.asterisk_websocket();
     rules.log();
     rules.providers();
     rules.chain();
@@ -123,7 +124,9 @@ impl Rules<'_> {
         let http = (false, self.config.http.listen, "http.listen".to_owned());
         let audiosocket = self.config.audiosocket.as_ref();
         let audiosocket = audiosocket.map(|door| (false, door.listen, "audiosocket.listen".to_owned()));
-        for (udp, address, key) in sip.chain([http]).chain(audiosocket) {
+        let door = self.config.asterisk_websocket.as_ref().and_then(|door| door.listen);
+        let door = door.map(|listen| (false, listen, "asterisk_websocket.listen".to_owned()));
+        for (udp, address, key) in sip.chain([http]).chain(audiosocket).chain(door) {
             let clash = taken.iter().find(|(u, a, _)| *u == udp && collide(*a, address));
             if let Some((_, other, other_key)) = clash {
                 let message = format!("{address} is taken by {other_key} ({other})");
@@ -239,6 +242,38 @@ impl Rules<'_> {
         if !door.listen.ip().is_loopback() && !door.allow.iter().any(elsewhere) {
             let fix = "add the PBX's address to audiosocket.allow";
             self.warning("audiosocket.listen", "other machines can reach it, but none is let in", fix);
+        }
+    }
+
+    fn asterisk_websocket(&mut self) {
+        let Some(door) = &self.config.asterisk_websocket else { return };
+        let key = |name: &str| format!("asterisk_websocket.{name}");
+        let Some(listen) = door.listen else {
+            let fix = "add listen = \"127.0.0.1:9093\"";
+            return self.error("asterisk_websocket", "Asterisk has nowhere to connect to", fix);
+        };
+        if !FORMATS.contains(&door.format.as_str()) {
+            let fix = format!("write one of {}", FORMATS.join(", "));
+            self.error(&key("format"), format!("\"{}\" is no format that Tandem speaks", door.format), fix);
+        }
+        if door.number.as_deref() == Some("*") {
+            let fix = "write the number or extension whose flow answers";
+            self.error(&key("number"), "\"*\" is no number that can be called", fix);
+        }
+        match (&door.username, &door.password_env) {
+            (Some(_), None) => {
+                let fix = "add password_env = \"ASTERISK_WEBSOCKET_PASSWORD\"";
+                self.error(&key("username"), "there is a user but no password", fix);
+            }
+            (None, Some(_)) => {
+                self.error(&key("password_env"), "there is a password but no user", "add username");
+            }
+            _ => {}
+        }
+        let elsewhere = |network: &super::Network| !network.0.addr().is_loopback();
+        if !listen.ip().is_loopback() && !door.allow.iter().any(elsewhere) {
+            let fix = "add the PBX's address to asterisk_websocket.allow";
+            self.warning(&key("listen"), "other machines can reach it, but none is let in", fix);
         }
     }
 
@@ -494,6 +529,12 @@ impl Rules<'_> {
         }
     }
 }
+
+/// What Asterisk calls the formats that Tandem speaks on a connection of its own.
+const FORMATS: [&str; 13] = [
+    "slin16", "slin24", "slin", "slin12", "slin32", "slin44", "slin48", "slin96", "slin192", "ulaw", "alaw", "g722",
+    "opus",
+];
 
 /// Longest value of a header of a trunk.
 const HEADER_VALUE_MAX: usize = 1024;

@@ -64,7 +64,7 @@ pub fn to_toml(config: &Config) -> String {
 }
 
 /// Sections in the order a reader expects.
-pub(super) const SECTIONS: [&str; 18] = [
+pub(super) const SECTIONS: [&str; 19] = [
     "node",
     "sip",
     "media",
@@ -83,6 +83,7 @@ pub(super) const SECTIONS: [&str; 18] = [
     "cluster",
     "audiosocket",
     "ari",
+    "asterisk_websocket",
 ];
 
 fn write_table(text: &mut String, header: &str, table: &Json) {

@@ -25,7 +25,7 @@ pub fn template() -> String {
                 let entry = checker.resolve(&schema["items"]);
                 table(&mut text, &checker, "# [[trunk]]", entry, &[]);
             }
-            "cluster" | "audiosocket" | "ari" => {
+            "cluster" | "audiosocket" | "ari" | "asterisk_websocket" => {
                 table(&mut text, &checker, &format!("# [{section}]"), schema, &[])
             }
             _ => table(&mut text, &checker, &format!("[{section}]"), schema, &[]),

@@ -388,6 +388,15 @@ pub fn mask_url(text: &str) -> String {
     format!("{scheme}://{user}:***{}", &rest[userinfo.len()..])
 }
 
+/// A path of a URL: plain words, from the root.
+fn check_path(text: &str) -> Result<(), ValueError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    if text.starts_with('/') && !text.contains("//") && text.chars().all(plain) {
+        return Ok(());
+    }
+    Err(ValueError::new(format!("\"{text}\" is no path"), "write a path such as \"/media\""))
+}
+
 /// Judges a text by the `format` of its key's schema. Formats of no concern to us pass.
 ///
 /// # Errors
@@ -406,6 +415,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), ValueError> {
                 "write an address such as \"203.0.113.10\"",
             )
         }),
+        "url-path" => check_path(text),
         "websocket-url" => check_url(text, &["wss", "ws"], "wss://api.openai.com/v1/realtime"),
         "http-url" => check_url(text, &["https", "http"], "https://example.com"),
         "redis-url" => check_url(text, &["redis", "rediss"], "redis://127.0.0.1:6379"),

@@ -20,6 +20,11 @@ pub trait Control: Send {
     /// Presses keys towards the far end; [`ChannelEvent::KeysSent`] follows.
     fn send_dtmf(&mut self, digits: &str);
 
+    /// Whether [`Self::send_dtmf`] is heard by the far end; keys are tones in the audio otherwise.
+    fn presses_keys(&self) -> bool {
+        true
+    }
+
     /// Keeps the far end waiting in the PBX's own way, or takes it back.
     fn hold(&mut self, on: bool);
 

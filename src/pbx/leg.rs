@@ -220,7 +220,7 @@ impl PbxLeg {
 
     /// Presses keys towards the party: by its channel, or as tones in the audio.
     pub fn send_dtmf(&mut self, digits: &str) {
-        if let Some(control) = &mut self.control {
+        if let Some(control) = self.control.as_mut().filter(|control| control.presses_keys()) {
             return control.send_dtmf(digits);
         }
         // A name of its own each time: what was cleared once is not played again.

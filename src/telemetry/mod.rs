@@ -16,12 +16,14 @@ mod escape;
 mod names;
 mod pii;
 mod prometheus;
+mod seldom;
 mod writer;
 
 pub use escape::{Wire, for_terminal};
 pub use names::{Kind, METRICS, Metric};
 pub use pii::{Pii, masked};
 pub use prometheus::{Metrics, MetricsError};
+pub use seldom::Seldom;
 pub use writer::LogGuard;
 
 /// Why logging could not begin.

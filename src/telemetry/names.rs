@@ -165,5 +165,9 @@ pub const METRICS: &[Metric] = &[
         "tandem_audiosocket_frames_dropped_total",
         "Slots of audio an AudioSocket connection did not take.",
     ),
+    counter(
+        "tandem_asterisk_websocket_connections_total",
+        "Connections at the door for Asterisk's WebSocket channel, by outcome.",
+    ),
     counter("tandem_dials_total", "Outgoing calls, by outcome."),
 ];
