@@ -1,5 +1,6 @@
 //! Far ends that speak the real wire protocols, for tests, load and `tandem demo`.
 
+pub mod asterisk;
 pub mod error;
 pub mod fields;
 pub mod openai;

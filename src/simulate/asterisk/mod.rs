@@ -1,0 +1,16 @@
+//! The far end of all three doors that an Asterisk has towards a media server.
+//!
+//! ```text
+//! audiosocket   an AudioSocket() application or an AudioSocket channel: a TCP client that speaks first
+//! person        who is on the line: what they say, what they hear and when
+//! release       which Asterisk it is: what older ones could not do, and got wrong
+//! ```
+//!
+//! Everything is as strict as Asterisk's own source: what it would reject, drop or hang up on is done likewise,
+//! and told as a violation.
+
+pub mod audiosocket;
+pub mod measure;
+pub mod person;
+pub mod release;
+pub mod uuid;
