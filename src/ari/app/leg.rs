@@ -1,0 +1,798 @@
+//! One leg of the application: a channel of the PBX's, the channel that carries its audio to us, and the
+//! bridge that joins the two. What is there is compared with what there should be, whenever anything happens;
+//! so it does not matter in which order answers and events arrive.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::ari::model::Channel;
+use crate::ari::request::{ExternalMedia, Extension, Outcome, Request, keys_take_ms};
+use crate::id::LegId;
+use crate::pbx::{ChannelEvent, Departure, Exit};
+
+use super::desk::{Action, Asked, Desk, Step};
+use super::names::Kind;
+use super::{Command, View};
+
+/// How a leg began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Caller,
+    Called,
+    Listening,
+}
+
+/// How a leg ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its channel is gone, or about to be.
+    Gone(Departure),
+    /// As [`End::Gone`], but the PBX must be asked to hang up.
+    Drop(Departure),
+    /// It goes on without us.
+    Left,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thing {
+    No,
+    Asked,
+    There,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MediaStage {
+    /// None; the next is made at this time.
+    Due(Instant),
+    /// The shell prepares our side.
+    Preparing,
+    /// The PBX was asked for its side.
+    Asked,
+    /// The PBX has its channel.
+    There,
+}
+
+#[derive(Debug)]
+struct Medium {
+    stage: MediaStage,
+    count: u32,
+    name: String,
+    /// It is in our application, so it may be put into bridges.
+    entered: bool,
+    /// The leg has our side.
+    delivered: Option<Instant>,
+    /// In a row.
+    failures: u32,
+    problem: String,
+    /// The leg says that nothing comes any more.
+    lost: Option<Instant>,
+    /// Its end was told before its beginning.
+    ended: bool,
+}
+
+/// What is done one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Order {
+    Ring,
+    Hold(bool),
+    Keys(String),
+    Leave(Exit),
+}
+
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) id: LegId,
+    pub(super) channel: String,
+    pub(super) origin: Origin,
+    context: Option<String>,
+    /// In our application.
+    entered: Option<Instant>,
+    up: bool,
+    told_up: bool,
+    answer_wanted: Option<Instant>,
+    answering: bool,
+    rung: bool,
+    medium: Medium,
+    bridge: Thing,
+    bridge_name: String,
+    bridges: u32,
+    caller_in: Thing,
+    media_in: Thing,
+    /// Bridging failed so often in a row, and is tried again then.
+    failures: u32,
+    retry: Option<Instant>,
+    orders: VecDeque<Order>,
+    /// An order waits for its answer.
+    busy: bool,
+    leaving: Option<Exit>,
+    /// Asked to go on elsewhere, without an answer; until then.
+    leaving_until: Option<Instant>,
+    continued: bool,
+    keys_until: Option<Instant>,
+    hanging_up: Option<(Instant, Option<u16>)>,
+    /// The PBX has made its channel.
+    born: bool,
+    /// A channel that is to be got rid of.
+    pub(super) shed: Option<String>,
+    /// When the PBX last said anything about it.
+    pub(super) touched: Instant,
+}
+
+impl Leg {
+    pub(super) fn new(now: Instant, id: LegId, origin: Origin, channel: String) -> Self {
+        Self {
+            id,
+            channel,
+            origin,
+            context: None,
+            entered: None,
+            up: false,
+            told_up: false,
+            answer_wanted: (origin != Origin::Caller).then_some(now),
+            answering: false,
+            rung: false,
+            medium: Medium {
+                stage: MediaStage::Due(now),
+                count: 0,
+                name: String::new(),
+                entered: false,
+                delivered: None,
+                failures: 0,
+                problem: String::new(),
+                lost: None,
+                ended: false,
+            },
+            bridge: Thing::No,
+            bridge_name: String::new(),
+            bridges: 0,
+            caller_in: Thing::No,
+            media_in: Thing::No,
+            failures: 0,
+            retry: None,
+            orders: VecDeque::new(),
+            busy: false,
+            leaving: None,
+            leaving_until: None,
+            continued: false,
+            keys_until: None,
+            hanging_up: None,
+            born: origin == Origin::Caller,
+            shed: None,
+            touched: now,
+        }
+    }
+
+    /// Its channel came into the application.
+    pub(super) fn enter(&mut self, now: Instant, channel: &Channel) {
+        (self.touched, self.born) = (now, true);
+        if !channel.dialplan.context.is_empty() {
+            self.context = Some(channel.dialplan.context.clone());
+        }
+        self.entered.get_or_insert(now);
+        self.up |= channel.is_up() || self.origin != Origin::Caller;
+        if self.origin == Origin::Called {
+            self.answer_wanted = Some(now);
+        }
+    }
+
+    pub(super) const fn is_entered(&self) -> bool {
+        self.entered.is_some()
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether it is in a bridge that others may play into, and which.
+    pub(super) fn bridged(&self) -> Option<&str> {
+        (self.caller_in == Thing::There).then_some(self.bridge_name.as_str())
+    }
+
+    /// Another channel has taken the place of its own.
+    pub(super) fn replace_channel(&mut self, now: Instant, channel: &Channel) {
+        self.touched = now;
+        self.channel.clone_from(&channel.id);
+        // The new one may be in the bridge already; putting it in a second time does no harm.
+        self.caller_in = Thing::No;
+    }
+
+    /// The state of its channel.
+    pub(super) fn state(&mut self, now: Instant, state: &str, desk: &mut Desk) {
+        self.touched = now;
+        match state {
+            "Ringing" => self.ringing(desk),
+            "Up" if self.origin == Origin::Caller => self.up = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn ringing(&mut self, desk: &mut Desk) {
+        if self.origin == Origin::Called && !self.up && !self.rung {
+            self.rung = true;
+            desk.tell(self.id, ChannelEvent::Ringing);
+        }
+    }
+
+    /// Somebody wants it to end; the end follows.
+    pub(super) fn hang_up_asked(&mut self, now: Instant, cause: Option<u16>) {
+        self.touched = now;
+        self.hanging_up.get_or_insert((now, cause));
+    }
+
+    /// It left the application.
+    pub(super) fn exited(&self) -> End {
+        if self.continued {
+            return End::Left;
+        }
+        let (cause, reason) = match self.hanging_up {
+            Some((_, cause)) => (cause.filter(|cause| *cause != 0).unwrap_or(16), "hung up"),
+            None => (16, "the PBX took the channel elsewhere"),
+        };
+        End::Gone(Departure { cause, reason: reason.to_owned(), by_peer: true })
+    }
+
+    /// It is no more.
+    pub(super) fn destroyed(&self, cause: u16, reason: &str, technical: Option<u16>) -> End {
+        let cause = match cause {
+            0 if self.up || self.origin == Origin::Caller => 16,
+            0 => 31,
+            cause => cause,
+        };
+        let mut reason = if reason.is_empty() { "the channel ended".to_owned() } else { reason.to_owned() };
+        if let Some(code) = technical.filter(|code| *code != 0 && *code != 200) {
+            reason.push_str(&format!(" ({code})"));
+        }
+        // Out of order, failed, congested, not available: that is the network's doing.
+        let by_peer = !matches!(cause, 3 | 27 | 34 | 38 | 41..=44 | 47 | 58);
+        End::Gone(Departure { cause, reason, by_peer })
+    }
+
+    /// The channel that carries its audio came into the application.
+    pub(super) fn medium_entered(&mut self, now: Instant, name: &str) -> bool {
+        let ours = self.medium.name == name && !matches!(self.medium.stage, MediaStage::Due(_));
+        if ours {
+            self.touched = now;
+            self.medium.entered = true;
+        }
+        ours
+    }
+
+    /// The channel that carries its audio is gone.
+    pub(super) fn medium_gone(&mut self, now: Instant, name: &str, desk: &mut Desk) {
+        if self.medium.name != name {
+            return;
+        }
+        self.touched = now;
+        match self.medium.stage {
+            MediaStage::There => self.give_up_medium(now, "the PBX ended the media channel", desk),
+            MediaStage::Asked => self.medium.ended = true,
+            MediaStage::Due(_) | MediaStage::Preparing => {}
+        }
+    }
+
+    /// The shell has prepared our side.
+    pub(super) fn prepared(
+        &mut self,
+        now: Instant,
+        count: u32,
+        medium: Result<ExternalMedia, String>,
+        desk: &mut Desk,
+        view: &View<'_>,
+    ) {
+        if self.medium.count != count || self.medium.stage != MediaStage::Preparing {
+            return;
+        }
+        match medium {
+            Ok(medium) => {
+                self.medium.stage = MediaStage::Asked;
+                let name = self.medium.name.clone();
+                let request = Request::ExternalMedia {
+                    channel: name.clone(),
+                    application: view.settings.application.clone(),
+                    medium,
+                    format: view.settings.format,
+                };
+                desk.ask(Asked::Leg(self.id, Step::Media { count, name }), request);
+            }
+            Err(problem) => self.give_up_medium(now, &problem, desk),
+        }
+    }
+
+    /// The leg has our side, or it could not be made.
+    pub(super) fn delivered(&mut self, now: Instant, count: u32, result: Result<(), String>, desk: &mut Desk) {
+        if self.medium.count != count || self.medium.delivered.is_some() {
+            return;
+        }
+        match (self.medium.stage, result) {
+            // A connection may be there before the PBX's answer is.
+            (MediaStage::Asked | MediaStage::There, Ok(())) => self.medium.delivered = Some(now),
+            (_, Ok(())) => {}
+            (MediaStage::Due(_), Err(problem)) => self.medium.problem = problem,
+            (stage, Err(problem)) => {
+                self.shed = (stage == MediaStage::There).then(|| self.medium.name.clone());
+                self.give_up_medium(now, &problem, desk);
+            }
+        }
+    }
+
+    fn give_up_medium(&mut self, now: Instant, problem: &str, desk: &mut Desk) {
+        desk.actions.push_back(Action::Discard { leg: self.id, count: self.medium.count });
+        let lived = self.medium.delivered.is_some_and(|since| now >= since + MEDIUM_HOLDS);
+        let medium = &mut self.medium;
+        medium.failures = if lived { 0 } else { medium.failures + 1 };
+        let wait = MEDIUM_AGAIN * 2u32.pow(medium.failures.min(4));
+        medium.stage = MediaStage::Due(now + wait);
+        medium.problem = problem.to_owned();
+        (medium.entered, medium.delivered, medium.lost, medium.ended) = (false, None, None, false);
+        self.media_in = Thing::No;
+    }
+
+    /// A command of the leg's. Hanging up is not among them.
+    pub(super) fn command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Ring if !self.up && !self.rung => {
+                self.rung = true;
+                self.orders.push_back(Order::Ring);
+            }
+            Command::Answer => {
+                self.answer_wanted.get_or_insert(now);
+            }
+            Command::Keys(keys) => self.orders.push_back(Order::Keys(keys)),
+            Command::Hold(on) => self.orders.push_back(Order::Hold(on)),
+            Command::Leave(exit) => self.orders.push_back(Order::Leave(exit)),
+            Command::MediaLost if self.medium.stage == MediaStage::There => {
+                // It may be the former one that the leg speaks of.
+                let fresh = self.medium.count > 1
+                    && self.medium.delivered.is_none_or(|since| now < since + MEDIUM_FRESH);
+                if !fresh {
+                    self.medium.lost.get_or_insert(now);
+                }
+            }
+            Command::Ring | Command::MediaLost | Command::HangUp(_) => {}
+        }
+    }
+
+    /// What came of a step.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        step: Step,
+        outcome: Outcome,
+        desk: &mut Desk,
+    ) -> Option<End> {
+        self.touched = now;
+        match step {
+            Step::Originate | Step::Snoop => {
+                if outcome.is_done() {
+                    self.born = true;
+                    return None;
+                }
+                let cause = match &outcome {
+                    // The endpoint makes no sense, or its technology is not there.
+                    Outcome::Refused { status: 400, .. } => 28,
+                    Outcome::NotThere(_) => 3,
+                    _ => 41,
+                };
+                let what = if step == Step::Snoop { "listen to the channel" } else { "make the call" };
+                let reason = format!("the PBX did not {what}: {}", outcome.problem());
+                let departure = Departure { cause, reason, by_peer: false };
+                // Nobody knows whether a request without an answer was carried out.
+                return Some(match outcome {
+                    Outcome::Lost(_) => End::Drop(departure),
+                    _ => End::Gone(departure),
+                });
+            }
+            Step::Bridge { .. } => match outcome {
+                Outcome::Done(_) | Outcome::Refused { status: 409, .. } => self.bridge = Thing::There,
+                other => {
+                    self.bridge = Thing::No;
+                    return self.bridging_failed(now, &other);
+                }
+            },
+            Step::Media { count, name } => {
+                if self.medium.count != count || self.medium.stage != MediaStage::Asked {
+                    return None;
+                }
+                match outcome {
+                    Outcome::Done(_) if self.medium.ended => {
+                        self.give_up_medium(now, "the PBX ended the media channel", desk);
+                    }
+                    Outcome::Done(body) => {
+                        let channel: Channel = serde_json::from_slice(&body).unwrap_or_default();
+                        self.medium.stage = MediaStage::There;
+                        let channel = Box::new(Channel { id: name, ..channel });
+                        desk.actions.push_back(Action::Deliver { leg: self.id, count, channel });
+                    }
+                    other => self.give_up_medium(now, &other.problem(), desk),
+                }
+            }
+            Step::JoinCaller => return self.joined(now, &outcome, true),
+            Step::JoinMedia { count } if count == self.medium.count => {
+                return self.joined(now, &outcome, false);
+            }
+            Step::JoinMedia { .. } => {}
+            Step::Answer => {
+                self.answering = false;
+                match outcome {
+                    Outcome::Done(_) => self.up = true,
+                    Outcome::NotThere(_) => {
+                        let reason = "hung up before the answer".to_owned();
+                        return Some(End::Gone(Departure { cause: 16, reason, by_peer: true }));
+                    }
+                    Outcome::Lost(_) => self.retry = Some(now + BRIDGING_AGAIN),
+                    refused @ Outcome::Refused { .. } => {
+                        return Some(failed(format!("the PBX did not answer: {}", refused.problem())));
+                    }
+                }
+            }
+            Step::Keys { take_ms } => {
+                self.busy = outcome.is_done();
+                match outcome.is_done() {
+                    true => self.keys_until = Some(now + Duration::from_millis(take_ms)),
+                    false => desk.tell(self.id, ChannelEvent::KeysSent),
+                }
+            }
+            Step::Ring | Step::Hold => self.busy = false,
+            Step::Check => self.checked(outcome, desk),
+            // Whether it was in the bridge does not matter.
+            Step::Remove => self.go_on(desk),
+            Step::Continue => match outcome {
+                Outcome::Done(_) => return Some(End::Left),
+                Outcome::NotThere(_) => {
+                    let reason = "hung up on the way".to_owned();
+                    return Some(End::Gone(Departure { cause: 16, reason, by_peer: true }));
+                }
+                // The channel says whether it left.
+                Outcome::Lost(_) => self.leaving_until = Some(now + LEAVING_UNKNOWN),
+                refused @ Outcome::Refused { .. } => self.stayed(refused.problem(), desk),
+            },
+        }
+        None
+    }
+
+    fn joined(&mut self, now: Instant, outcome: &Outcome, caller: bool) -> Option<End> {
+        let place = if caller { &mut self.caller_in } else { &mut self.media_in };
+        if outcome.is_done() {
+            // Taken out meanwhile: then the answer is an old one.
+            if *place == Thing::Asked {
+                *place = Thing::There;
+            }
+            if self.caller_in == Thing::There && self.media_in == Thing::There {
+                self.failures = 0;
+            }
+            return None;
+        }
+        *place = Thing::No;
+        if matches!(outcome, Outcome::NotThere(_)) && self.bridge == Thing::There {
+            self.bridge = Thing::No;
+        }
+        self.bridging_failed(now, outcome)
+    }
+
+    fn bridging_failed(&mut self, now: Instant, outcome: &Outcome) -> Option<End> {
+        self.failures += 1;
+        self.retry = Some(now + BRIDGING_AGAIN * self.failures);
+        (self.failures >= BRIDGING_TRIES)
+            .then(|| failed(format!("the PBX does not bridge the call: {}", outcome.problem())))
+    }
+
+    fn checked(&mut self, outcome: Outcome, desk: &mut Desk) {
+        let known = match &outcome {
+            Outcome::Done(body) => serde_json::from_slice(body).ok(),
+            // Without the function nobody knows; the dialplan then says what it says.
+            _ => None,
+        };
+        let known: Option<crate::ari::model::Variable> = known;
+        match (&self.leaving, known) {
+            (Some(exit), Some(answer)) if answer.value == "0" => {
+                let place = exit.to_string();
+                self.stayed(format!("the PBX's dialplan has no `{place}`"), desk);
+            }
+            (Some(_), _) if self.bridge_name.is_empty() => self.go_on(desk),
+            (Some(_), _) => {
+                let bridge = self.bridge_name.clone();
+                let request = Request::RemoveChannel { bridge, channel: self.channel.clone() };
+                self.caller_in = Thing::No;
+                desk.ask(Asked::Leg(self.id, Step::Remove), request);
+            }
+            (None, _) => self.busy = false,
+        }
+    }
+
+    fn go_on(&mut self, desk: &mut Desk) {
+        let Some(exit) = &self.leaving else { return };
+        let to = match exit {
+            Exit::Continue => None,
+            Exit::Dialplan { context, extension, priority } => {
+                // The interface looks in `default` when it is told no context.
+                let context = context.clone().or_else(|| self.context.clone());
+                Some(Extension { context, extension: extension.clone(), priority: *priority })
+            }
+            // Became an extension when the order was taken up.
+            Exit::Queue(_) => None,
+        };
+        self.continued = true;
+        let request = Request::Continue { channel: self.channel.clone(), to };
+        desk.ask(Asked::Leg(self.id, Step::Continue), request);
+    }
+
+    fn stayed(&mut self, reason: String, desk: &mut Desk) {
+        (self.leaving, self.leaving_until, self.continued, self.busy) = (None, None, false, false);
+        desk.tell(self.id, ChannelEvent::Stayed(reason));
+    }
+
+    /// Asks for what is missing.
+    pub(super) fn advance(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) -> Option<End> {
+        if let Some(end) = self.overdue(now, desk, view) {
+            return Some(end);
+        }
+        self.build(now, desk, view);
+        self.join(now, desk);
+        self.answer(now, desk);
+        self.take_order(desk, view);
+        None
+    }
+
+    /// What has waited too long.
+    fn overdue(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) -> Option<End> {
+        if let Some((since, cause)) = self.hanging_up
+            && now >= since + HANGING_UP
+        {
+            let reason = "hung up".to_owned();
+            let cause = cause.filter(|cause| *cause != 0).unwrap_or(16);
+            return Some(End::Gone(Departure { cause, reason, by_peer: true }));
+        }
+        if self.keys_until.is_some_and(|until| now >= until) {
+            (self.keys_until, self.busy) = (None, false);
+            desk.tell(self.id, ChannelEvent::KeysSent);
+        }
+        if self.leaving_until.is_some_and(|until| now >= until) {
+            self.stayed("the PBX did not say whether it took the call".to_owned(), desk);
+        }
+        if let Some(since) = view.away {
+            let deaf = self.medium.lost.is_some() || matches!(self.medium.stage, MediaStage::Due(_));
+            let limit = if deaf { AWAY_WITHOUT_MEDIA } else { AWAY };
+            if now >= since + limit {
+                let reason = format!("the PBX cannot be reached since {} s", limit.as_secs());
+                return Some(End::Drop(Departure { cause: 41, reason, by_peer: false }));
+            }
+        }
+        if self.medium.failures >= MEDIUM_TRIES {
+            return Some(failed(format!("no audio to or from the PBX: {}", self.medium.problem)));
+        }
+        let waiting = self.answer_wanted.filter(|_| self.is_entered() && !self.told_up);
+        if view.away.is_none() && waiting.is_some_and(|since| now >= since + ANSWER_LIMIT) {
+            let problem = match self.medium.problem.as_str() {
+                "" => "it took too long",
+                problem => problem,
+            };
+            return Some(failed(format!("no audio to or from the PBX: {problem}")));
+        }
+        None
+    }
+
+    /// The bridge and the channel that carries the audio.
+    fn build(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) {
+        if view.away.is_some() {
+            return;
+        }
+        if let Some(since) = self.medium.lost
+            && self.medium.stage == MediaStage::There
+            && now >= since + MEDIUM_LOST
+        {
+            self.shed = Some(self.medium.name.clone());
+            self.give_up_medium(now, "the connection was lost", desk);
+        }
+        if self.bridge == Thing::No && self.retry.is_none_or(|retry| now >= retry) {
+            self.bridges += 1;
+            self.bridge = Thing::Asked;
+            self.bridge_name = view.names.of(Kind::Bridge, self.id, self.bridges);
+            (self.caller_in, self.media_in) = (Thing::No, Thing::No);
+            let name = self.bridge_name.clone();
+            desk.ask(
+                Asked::Leg(self.id, Step::Bridge { name: name.clone() }),
+                Request::CreateBridge { bridge: name },
+            );
+        }
+        if let MediaStage::Due(at) = self.medium.stage
+            && now >= at
+            && self.leaving.is_none()
+        {
+            self.medium.count += 1;
+            self.medium.stage = MediaStage::Preparing;
+            self.medium.name = view.names.of(Kind::Media, self.id, self.medium.count);
+            desk.actions.push_back(Action::Prepare { leg: self.id, count: self.medium.count });
+        }
+    }
+
+    fn join(&mut self, now: Instant, desk: &mut Desk) {
+        if self.bridge != Thing::There || self.retry.is_some_and(|retry| now < retry) {
+            return;
+        }
+        let add = |channel: &str, absorb_keys| Request::AddChannel {
+            bridge: self.bridge_name.clone(),
+            channel: channel.to_owned(),
+            absorb_keys,
+        };
+        if self.caller_in == Thing::No && self.is_entered() && self.leaving.is_none() {
+            desk.ask(Asked::Leg(self.id, Step::JoinCaller), add(&self.channel, true));
+            self.caller_in = Thing::Asked;
+        }
+        if self.media_in == Thing::No && self.medium.entered && self.medium.stage == MediaStage::There {
+            let step = Step::JoinMedia { count: self.medium.count };
+            desk.ask(Asked::Leg(self.id, step), add(&self.medium.name, false));
+            self.media_in = Thing::Asked;
+        }
+    }
+
+    fn answer(&mut self, now: Instant, desk: &mut Desk) {
+        let joined = self.caller_in == Thing::There && self.media_in == Thing::There;
+        let ready = joined && self.medium.delivered.is_some();
+        if self.answer_wanted.is_none() || self.told_up || !ready {
+            return;
+        }
+        if self.up {
+            self.told_up = true;
+            desk.tell(self.id, ChannelEvent::Up);
+        } else if !self.answering && self.origin == Origin::Caller && self.retry.is_none_or(|at| now >= at) {
+            self.answering = true;
+            let channel = self.channel.clone();
+            desk.ask(Asked::Leg(self.id, Step::Answer), Request::Answer { channel });
+        }
+    }
+
+    fn take_order(&mut self, desk: &mut Desk, view: &View<'_>) {
+        while !self.busy && self.is_entered() {
+            let Some(order) = self.orders.pop_front() else { return };
+            self.busy = true;
+            let channel = self.channel.clone();
+            let (step, request) = match order {
+                Order::Ring if self.up => {
+                    self.busy = false;
+                    continue;
+                }
+                Order::Ring => (Step::Ring, Request::Ring { channel }),
+                Order::Hold(on) => (Step::Hold, Request::Hold { channel, on }),
+                Order::Keys(keys) => {
+                    (Step::Keys { take_ms: keys_take_ms(&keys) }, Request::Keys { channel, keys })
+                }
+                Order::Leave(_) if self.origin == Origin::Listening => {
+                    self.stayed("a channel that only listens cannot go anywhere".to_owned(), desk);
+                    continue;
+                }
+                Order::Leave(exit) => {
+                    let exit = match exit {
+                        Exit::Queue(name) => Exit::Dialplan {
+                            context: Some(view.settings.queue_context.clone()),
+                            extension: name,
+                            priority: 1,
+                        },
+                        other => other,
+                    };
+                    self.leaving = Some(exit.clone());
+                    let Exit::Dialplan { context, extension, priority } = exit else {
+                        self.checked(Outcome::Lost(String::new()), desk);
+                        continue;
+                    };
+                    let context = context.or_else(|| self.context.clone());
+                    let extension = Extension { context, extension, priority };
+                    (Step::Check, Request::Exists { channel, extension })
+                }
+            };
+            desk.ask(Asked::Leg(self.id, step), request);
+        }
+    }
+
+    /// When [`Self::advance`] has something to do although nothing happens.
+    pub(super) fn next_timeout(&self, now: Instant, view: &View<'_>) -> Option<Instant> {
+        let medium = match self.medium.stage {
+            MediaStage::Due(at) if view.away.is_none() && self.leaving.is_none() => Some(at),
+            _ => None,
+        };
+        let deaf = self.medium.lost.is_some() || matches!(self.medium.stage, MediaStage::Due(_));
+        let waiting = self.answer_wanted.filter(|_| self.is_entered() && !self.told_up);
+        let times = [
+            medium,
+            self.medium.lost.filter(|_| view.away.is_none()).map(|since| since + MEDIUM_LOST),
+            self.retry.filter(|retry| *retry > now),
+            self.keys_until,
+            self.leaving_until,
+            self.hanging_up.map(|(since, _)| since + HANGING_UP),
+            view.away.map(|since| since + if deaf { AWAY_WITHOUT_MEDIA } else { AWAY }),
+            waiting.filter(|_| view.away.is_none()).map(|since| since + ANSWER_LIMIT),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// What it has on the PBX besides its own channel: bridges, then channels. What is being asked for is got rid of
+    /// when the answer comes.
+    pub(super) fn belongings(&self) -> (Option<String>, Option<String>) {
+        let bridge = (self.bridge == Thing::There).then(|| self.bridge_name.clone());
+        let media = (self.medium.stage == MediaStage::There).then(|| self.medium.name.clone());
+        (bridge, media)
+    }
+
+    /// Whether that name is one it has, or is asking for.
+    pub(super) fn owns(&self, name: &str) -> bool {
+        let medium = !matches!(self.medium.stage, MediaStage::Due(_)) && self.medium.name == name;
+        self.channel == name || medium || (self.bridge != Thing::No && self.bridge_name == name)
+    }
+
+    /// Compares with what the PBX has.
+    pub(super) fn compare(
+        &mut self,
+        now: Instant,
+        sight: &super::resync::Sight,
+        desk: &mut Desk,
+    ) -> Option<End> {
+        match sight.channel(&self.channel) {
+            None if !self.born => return None,
+            None => {
+                let reason = "the PBX does not have the channel any more".to_owned();
+                return Some(End::Gone(Departure { cause: 41, reason, by_peer: false }));
+            }
+            Some((channel, inside)) => {
+                if inside && !self.is_entered() {
+                    self.enter(now, channel);
+                } else if !inside && self.is_entered() {
+                    return Some(self.exited());
+                }
+                self.up |= channel.is_up() && self.origin == Origin::Caller;
+                if channel.state == "Ringing" {
+                    self.ringing(desk);
+                }
+            }
+        }
+        if self.medium.stage == MediaStage::There {
+            match sight.channel(&self.medium.name) {
+                None => {
+                    self.give_up_medium(now, "the PBX has lost the media channel", desk);
+                }
+                Some((_, inside)) => self.medium.entered |= inside,
+            }
+        }
+        if self.bridge == Thing::There {
+            match sight.bridge(&self.bridge_name) {
+                None => {
+                    (self.bridge, self.caller_in, self.media_in) = (Thing::No, Thing::No, Thing::No);
+                }
+                Some(bridge) => {
+                    let has = |name: &String| bridge.channels.contains(name);
+                    for (place, name) in
+                        [(&mut self.caller_in, &self.channel), (&mut self.media_in, &self.medium.name)]
+                    {
+                        if *place == Thing::There && !has(name) {
+                            *place = Thing::No;
+                        }
+                    }
+                }
+            }
+        }
+        self.retry = None;
+        self.answer_wanted = self.answer_wanted.map(|_| now);
+        None
+    }
+}
+
+fn failed(reason: String) -> End {
+    End::Drop(Departure { cause: 41, reason, by_peer: false })
+}
+
+/// From the PBX's word that somebody hangs up to our belief without more proof.
+const HANGING_UP: Duration = Duration::from_secs(3);
+/// Whether a channel went on in the dialplan is known after that.
+const LEAVING_UNKNOWN: Duration = Duration::from_secs(3);
+/// Audio must be there that long after it is wanted.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const BRIDGING_AGAIN: Duration = Duration::from_millis(300);
+const BRIDGING_TRIES: u32 = 5;
+const MEDIUM_AGAIN: Duration = Duration::from_millis(100);
+const MEDIUM_TRIES: u32 = 4;
+/// A medium that lived so long was a good one.
+const MEDIUM_HOLDS: Duration = Duration::from_secs(5);
+const MEDIUM_FRESH: Duration = Duration::from_secs(1);
+/// The PBX's own word that a medium is gone usually comes within that time.
+const MEDIUM_LOST: Duration = Duration::from_millis(500);
+/// How long a call goes on without the PBX's events.
+const AWAY: Duration = Duration::from_secs(120);
+const AWAY_WITHOUT_MEDIA: Duration = Duration::from_secs(10);
