@@ -363,7 +363,9 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_an_error() {
-        for wrong in ["", "[]", "{}", "{\"type\":7}", r#"{"type":"StasisEnd"}"#, r#"{"type":"Dial","peer":{}}"#] {
+        for wrong in
+            ["", "[]", "{}", "{\"type\":7}", r#"{"type":"StasisEnd"}"#, r#"{"type":"Dial","peer":{}}"#]
+        {
             assert!(Event::read(wrong).is_err(), "{wrong}");
         }
     }

@@ -59,7 +59,9 @@ pub struct Connected {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address is none.
-    #[error("`{0}` is no WebSocket address; write the one of Asterisk's media, such as ws://127.0.0.1:8088/media")]
+    #[error(
+        "`{0}` is no WebSocket address; write the one of Asterisk's media, such as ws://127.0.0.1:8088/media"
+    )]
     Address(String),
     /// 404.
     #[error(
@@ -70,7 +72,9 @@ pub enum ConnectError {
     #[error("the channel of this connection id is connected already")]
     Taken,
     /// Another status.
-    #[error("Asterisk refused the connection with status {0}; is chan_websocket loaded, and http.conf enabled?")]
+    #[error(
+        "Asterisk refused the connection with status {0}; is chan_websocket loaded, and http.conf enabled?"
+    )]
     Refused(u16),
     /// There is no way there.
     #[error("Asterisk cannot be reached: {0}")]

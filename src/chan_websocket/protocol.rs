@@ -253,10 +253,7 @@ mod tests {
         }
         assert_eq!((Dialect::of(plain), Dialect::of(json)), (Dialect::Plain, Dialect::Json));
         let newest = format!("{plain} passthrough:true unbuffered:false");
-        assert_eq!(
-            Event::parse(&newest),
-            Event::MediaStart(MediaStart { passthrough: true, ..start() })
-        );
+        assert_eq!(Event::parse(&newest), Event::MediaStart(MediaStart { passthrough: true, ..start() }));
     }
 
     #[test]

@@ -179,7 +179,8 @@ impl Queue {
     /// How much of what was sent has not been played.
     pub fn behind(&mut self, now: Instant) -> Duration {
         self.advance(now);
-        let playing = self.taken_at.map_or(Duration::ZERO, |at| (at + self.slot).saturating_duration_since(now));
+        let playing =
+            self.taken_at.map_or(Duration::ZERO, |at| (at + self.slot).saturating_duration_since(now));
         self.waiting() + playing.min(self.slot)
     }
 

@@ -50,7 +50,9 @@ pub enum Refusal {
     #[error("username and password are needed; check them in websocket_client.conf")]
     Credentials,
     /// A number, a key or a parameter that is none.
-    #[error("to, from and id are numbers, extensions or names of at most 128 letters, digits and - . _ + * # ~")]
+    #[error(
+        "to, from and id are numbers, extensions or names of at most 128 letters, digits and - . _ + * # ~"
+    )]
     Parameter,
 }
 
@@ -103,7 +105,9 @@ pub fn judge(rules: &Rules, uri: &Uri, headers: &HeaderMap) -> Result<Wanted, Re
     }
     let mut wanted = Wanted { called: in_path, ..Wanted::default() };
     for pair in uri.query().unwrap_or_default().split('&') {
-        let Some((name, value)) = pair.split_once('=').filter(|(_, value)| !value.is_empty()) else { continue };
+        let Some((name, value)) = pair.split_once('=').filter(|(_, value)| !value.is_empty()) else {
+            continue;
+        };
         match name {
             "to" if wanted.called.is_none() => wanted.called = Some(word(value)?),
             "from" => wanted.caller = Some(word(value)?),
@@ -122,7 +126,8 @@ fn word(text: &str) -> Result<String, Refusal> {
     while let Some(byte) = bytes.next() {
         let byte = match byte {
             b'%' => {
-                let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(Refusal::Parameter);
+                let mut digit =
+                    || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(Refusal::Parameter);
                 u8::try_from(digit()? * 16 + digit()?).map_err(|_| Refusal::Parameter)?
             }
             other => other,

@@ -209,9 +209,10 @@ mod tests {
     fn commands_go_out_in_the_dialect_that_came_in() {
         let now = Instant::now();
         let json = r#"{"event":"MEDIA_START","format":"ulaw","optimal_frame_size":160,"ptime":20}"#;
-        for (start, answer, flush) in
-            [(json, r#"{"command":"ANSWER"}"#, r#"{"command":"FLUSH_MEDIA"}"#), (PLAIN, "ANSWER", "FLUSH_MEDIA")]
-        {
+        for (start, answer, flush) in [
+            (json, r#"{"command":"ANSWER"}"#, r#"{"command":"FLUSH_MEDIA"}"#),
+            (PLAIN, "ANSWER", "FLUSH_MEDIA"),
+        ] {
             let mut session = Session::new(Coding::Ulaw);
             session.text(now, start);
             session.order(Command::Answer);

@@ -532,8 +532,8 @@ impl Rules<'_> {
 
 /// What Asterisk calls the formats that Tandem speaks on a connection of its own.
 const FORMATS: [&str; 13] = [
-    "slin16", "slin24", "slin", "slin12", "slin32", "slin44", "slin48", "slin96", "slin192", "ulaw", "alaw", "g722",
-    "opus",
+    "slin16", "slin24", "slin", "slin12", "slin32", "slin44", "slin48", "slin96", "slin192", "ulaw", "alaw",
+    "g722", "opus",
 ];
 
 /// Longest value of a header of a trunk.

@@ -99,7 +99,7 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         method: "post",
         path: "/api/v1/calls/{id}/transfer",
-        summary: "Moves a call: somebody else takes the place of the callee or the assistant once they answer; a number of the organization runs its flow.",
+        summary: "Moves a call: somebody else takes the place of the callee or the assistant once they answer; a number of the organization runs its flow; dialplan:EXTEN@CONTEXT and queue:NAME send a caller on a channel of the PBX there.",
         query: &[],
         body: Some(r#"{"to": "+15550123", "trunk": "optional"}"#),
         statuses: &[
@@ -109,6 +109,30 @@ const OPERATIONS: &[Operation] = &[
             (409, "It has ended, is not answered, or is being transferred already"),
             (422, "No target"),
         ],
+        open: false,
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/announcements",
+        summary: "Announces a call that will come by AudioSocket or an Asterisk WebSocket with a key of its own.",
+        query: &[],
+        body: Some(r#"{"to": "100", "from": "+15550123", "ttl_s": 60}"#),
+        statuses: &[
+            (201, "The key: a UUID that is good once"),
+            (403, "Read only"),
+            (409, "The key given is in use"),
+            (422, "All that is wrong"),
+            (503, "Too many are announced"),
+        ],
+        open: false,
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/announcements/{key}",
+        summary: "Takes an announcement back.",
+        query: &[],
+        body: None,
+        statuses: &[(204, "Done"), (403, "Read only"), (404, "Not expected")],
         open: false,
     },
     Operation {

@@ -15,7 +15,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -26,6 +26,7 @@ use crate::id::RequestId;
 use crate::routing::dialer::Dialer;
 use crate::store::{Feed, Store};
 
+pub mod announcements;
 pub mod auth;
 pub mod calls;
 pub mod costs;
@@ -70,6 +71,8 @@ pub struct Api {
     pub resources: Box<dyn ApplyResources>,
     /// Phones, and where they are.
     pub phones: Box<dyn ManagePhones>,
+    /// Who is expected at the doors of the PBX.
+    pub announcements: crate::pbx::Announcements,
     /// What assistants can do.
     pub tools: crate::tools::registry::Registry,
     /// The text of `/metrics`.
@@ -257,6 +260,8 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/calls/{id}/dtmf", post(dial::dtmf))
         .route("/calls/{id}/trace", get(trace::trace))
         .route("/calls/{id}/pcap", get(trace::capture))
+        .route("/announcements", post(announcements::announce))
+        .route("/announcements/{key}", delete(announcements::withdraw))
         .route("/costs", get(costs::sums))
         .route("/events", get(feed::socket::events))
         .route("/ws-tickets", post(system::ws_ticket))

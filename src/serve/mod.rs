@@ -40,11 +40,13 @@ use crate::time::UnixMs;
 mod apply;
 mod carriers;
 mod parts;
+mod pbx;
 mod phones;
 mod providers;
 mod tools;
 mod trace;
 
+use pbx::{Doors, Lobby};
 use phones::PhoneDesk;
 
 /// What `tandem serve` is started with beside its configuration.
@@ -112,6 +114,7 @@ pub struct Server {
     draining: Arc<AtomicBool>,
     switchboard: tokio::task::JoinHandle<()>,
     admissions: TaskTracker,
+    doors: Doors,
 }
 
 impl Server {
@@ -150,6 +153,8 @@ impl Server {
         let media = parts::media(&config)?;
         let lines = LegLines::default();
         let desk = PhoneDesk::new(&config, &store, &directory, &endpoint);
+        let lobby = Lobby::new(&config);
+        let announcements = lobby.announcements.clone();
         let outbound = Trunking {
             endpoint: endpoint.clone(),
             trunks: parts::trunks(&config)?,
@@ -184,6 +189,7 @@ impl Server {
         let admissions = TaskTracker::new();
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
         desk.open()?;
+        let doors = lobby.open(&config, &exchange, &admissions).await?;
         let metrics = telemetry::Metrics::install()?;
         let witness: Arc<dyn Witness> = reporter;
         exchange.planner.providers.tell(&witness);
@@ -210,6 +216,7 @@ impl Server {
                 installation: apply::Installation::of(&config),
                 tools: tools.clone(),
             }),
+            announcements,
             tools,
             phones: Box::new(desk),
             metrics: Box::new(move || metrics.render()),
@@ -232,12 +239,23 @@ impl Server {
             draining,
             switchboard,
             admissions,
+            doors,
         })
     }
 
     /// Where SIP is listened for, with the ports the system gave.
     pub fn sip_addresses(&self) -> &[Listener] {
         self.endpoint.local_addrs()
+    }
+
+    /// Where AudioSocket connections come in, if they do.
+    pub fn audiosocket_address(&self) -> Option<SocketAddr> {
+        self.doors.audiosocket
+    }
+
+    /// Where Asterisk's WebSocket media comes in, if it does.
+    pub fn asterisk_websocket_address(&self) -> Option<SocketAddr> {
+        self.doors.websocket
     }
 
     /// Where HTTP is listened for.
@@ -266,6 +284,7 @@ impl Server {
     /// everything.
     pub async fn stop(self, limit: Duration, hurry: CancellationToken) {
         self.draining.store(true, Ordering::Release);
+        self.doors.shut().await;
         if let Err(error) = self.endpoint.drain(true) {
             warn!(%error, "SIP cannot be told to refuse new calls");
         }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::ari::model::Channel;
-use crate::ari::request::{ExternalMedia, Extension, Outcome, Request, keys_take_ms};
+use crate::ari::request::{Extension, ExternalMedia, Outcome, Request, keys_take_ms};
 use crate::id::LegId;
 use crate::pbx::{ChannelEvent, Departure, Exit};
 
@@ -299,7 +299,13 @@ impl Leg {
     }
 
     /// The leg has our side, or it could not be made.
-    pub(super) fn delivered(&mut self, now: Instant, count: u32, result: Result<(), String>, desk: &mut Desk) {
+    pub(super) fn delivered(
+        &mut self,
+        now: Instant,
+        count: u32,
+        result: Result<(), String>,
+        desk: &mut Desk,
+    ) {
         if self.medium.count != count || self.medium.delivered.is_some() {
             return;
         }

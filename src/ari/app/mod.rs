@@ -344,8 +344,7 @@ impl App {
             self.start_look(now);
         }
         self.departed.retain(|_, since| now < *since + DEPARTED);
-        let (ripe, waiting) =
-            std::mem::take(&mut self.orphans).into_iter().partition(|(at, _)| *at <= now);
+        let (ripe, waiting) = std::mem::take(&mut self.orphans).into_iter().partition(|(at, _)| *at <= now);
         self.orphans = waiting;
         let ripe: Vec<(Instant, Channel)> = ripe;
         ripe.into_iter().for_each(|(_, channel)| self.orphan(now, channel));
@@ -403,7 +402,8 @@ impl App {
         let id = (self.fresh)();
         let mut leg = Leg::new(now, id, Origin::Caller, channel.id.clone());
         leg.enter(now, &channel);
-        let named = args.iter().find_map(|arg| arg.strip_prefix("called=")).filter(|called| !called.is_empty());
+        let named =
+            args.iter().find_map(|arg| arg.strip_prefix("called=")).filter(|called| !called.is_empty());
         let called = named.map_or_else(|| channel.dialplan.exten.clone(), str::to_owned);
         let caller = Some(channel.caller.number).filter(|number| !number.is_empty());
         self.by_channel.insert(channel.id.clone(), id);
@@ -597,7 +597,8 @@ impl App {
         };
         let bridges: Vec<_> = sight.bridges().filter_map(|bridge| unowned(self, &bridge.id)).collect();
         bridges.into_iter().for_each(|name| self.doom(now, name, Thing::Bridge));
-        let channels: Vec<_> = sight.channels().filter_map(|(channel, _)| unowned(self, &channel.id)).collect();
+        let channels: Vec<_> =
+            sight.channels().filter_map(|(channel, _)| unowned(self, &channel.id)).collect();
         channels.into_iter().for_each(|name| self.doom(now, name, Thing::Channel(16)));
         for (channel, inside) in sight.channels() {
             let known = self.by_channel.contains_key(&channel.id)
@@ -632,7 +633,10 @@ impl App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("legs", &self.legs.len()).field("away", &self.away).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("legs", &self.legs.len())
+            .field("away", &self.away)
+            .finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,11 @@ impl Pbx {
         let Some(known) = self.channels.get_mut(id) else { return };
         known.inside = true;
         let state = known.state;
-        self.events.push_back(Event::Entered { channel: channel(id, state, "200"), args: vec![], replaces: None });
+        self.events.push_back(Event::Entered {
+            channel: channel(id, state, "200"),
+            args: vec![],
+            replaces: None,
+        });
     }
 
     fn hang_up(&mut self, id: &str, cause: u16) -> bool {
@@ -62,7 +66,11 @@ impl Pbx {
         let missing = || Outcome::NotThere("not found".into());
         match request {
             Request::Ring { channel } | Request::Hold { channel, .. } | Request::Keys { channel, .. } => {
-                if self.channels.contains_key(channel) { done() } else { missing() }
+                if self.channels.contains_key(channel) {
+                    done()
+                } else {
+                    missing()
+                }
             }
             Request::Answer { channel } => match self.channels.get_mut(channel) {
                 Some(known) => {
@@ -74,7 +82,11 @@ impl Pbx {
                 None => missing(),
             },
             Request::HangUp { channel, cause } => {
-                if self.hang_up(channel, *cause) { done() } else { missing() }
+                if self.hang_up(channel, *cause) {
+                    done()
+                } else {
+                    missing()
+                }
             }
             Request::Continue { channel, to } => match self.channels.get_mut(channel) {
                 Some(known) if known.inside => {
@@ -94,8 +106,10 @@ impl Pbx {
                 Outcome::Done(json!({ "value": known }).to_string().into_bytes())
             }
             Request::Originate(call) => {
-                self.channels.insert(call.channel.clone(), PbxChannel { state: "Down", ..PbxChannel::default() });
-                self.events.push_back(Event::Dialled { peer: call.channel.clone(), status: "RINGING".into() });
+                self.channels
+                    .insert(call.channel.clone(), PbxChannel { state: "Down", ..PbxChannel::default() });
+                self.events
+                    .push_back(Event::Dialled { peer: call.channel.clone(), status: "RINGING".into() });
                 done()
             }
             Request::ExternalMedia { channel, .. } | Request::Snoop { snoop: channel, .. } => {
@@ -706,7 +720,11 @@ fn whatever_happens_every_leg_ends_once_and_nothing_stays_on_the_pbx() {
             );
         }
         let ours: Vec<_> = world.pbx.channels.keys().filter(|id| id.starts_with("tandem-")).collect();
-        assert!(ours.is_empty() && world.pbx.bridges.is_empty(), "seed {seed}: {ours:?} {:?}", world.pbx.bridges);
+        assert!(
+            ours.is_empty() && world.pbx.bridges.is_empty(),
+            "seed {seed}: {ours:?} {:?}",
+            world.pbx.bridges
+        );
         assert!(world.app.is_idle(), "seed {seed}: {:?} {:?}", world.app.doomed, world.app.desk.asked);
     }
 }

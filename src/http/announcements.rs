@@ -1,0 +1,118 @@
+//! Calls announced before they come by a door that tells nothing but a key.
+//!
+//! A dialplan asks for a key over HTTP (`CURL()`), says whom the call is for, and gives the key to `AudioSocket()` or
+//! to `WebSocket/...`: the connection that comes with it is that call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Api;
+use super::auth::Caller;
+use super::problem::{FieldError, Problem};
+use crate::config::Network;
+use crate::pbx::announce::CannotExpect;
+use crate::pbx::{Announcement, Awaited};
+
+/// Body of `POST /api/v1/announcements`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announce {
+    /// The number or extension whose flow answers.
+    to: String,
+    /// The caller's number or extension.
+    from: Option<String>,
+    /// The UUID or connection id that will come; absent: a new one.
+    key: Option<String>,
+    /// How long it is waited for.
+    ttl_s: Option<u64>,
+    /// Where it may come from; empty: from wherever the door lets in.
+    #[serde(default)]
+    networks: Vec<String>,
+    /// Sample rate of AudioSocket audio of kind 0x10, in Hz, for releases of Asterisk that do not say it.
+    rate: Option<u32>,
+}
+
+/// `POST /api/v1/announcements`: 201 with the key.
+///
+/// # Errors
+/// 409 for a key that is in use, 422 with all that is wrong, 503 when too many are announced.
+pub async fn announce(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    body: String,
+) -> Result<Response, Problem> {
+    caller.may_act()?;
+    let wanted: Announce = serde_json::from_str(&body)
+        .map_err(|e| Problem::bad_request(format!("the body must be {{\"to\": \"100\"}}: {e}")))?;
+    let ttl = wanted.ttl_s.unwrap_or(TTL_S);
+    let announcement = checked(&api, &caller, &wanted, ttl)?;
+    let expected = api.announcements.expect(Instant::now(), wanted.key.as_deref(), announcement);
+    let key = expected.map_err(|error| match error {
+        CannotExpect::Taken => Problem::conflict(error.to_string()),
+        CannotExpect::Key => {
+            Problem::unprocessable("some fields are wrong", vec![field("/key", "format", &error.to_string())])
+        }
+        CannotExpect::Full => Problem::unavailable(error.to_string()),
+    })?;
+    Ok((StatusCode::CREATED, Json(json!({"key": key, "to": wanted.to, "ttl_s": ttl}))).into_response())
+}
+
+/// `DELETE /api/v1/announcements/{key}`: it is expected no more.
+///
+/// # Errors
+/// 404 for one that is not expected.
+pub async fn withdraw(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may_act()?;
+    match api.announcements.cancel(&key) {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::not_found("no such announcement; it may have run out, or its call has come")),
+    }
+}
+
+fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<Announcement, Problem> {
+    let mut errors = Vec::new();
+    let route = api.dialer.route(&wanted.to).filter(|route| caller.sees(route.organization.as_deref()));
+    if route.is_none() {
+        errors.push(field("/to", "unknown", "no number of yours; its flow is what would answer"));
+    }
+    if wanted.from.as_ref().is_some_and(|from| from.is_empty() || from.len() > NUMBER_LONGEST) {
+        errors.push(field("/from", "length", "1 to 64 characters, or leave it out"));
+    }
+    if !(1..=TTL_MOST_S).contains(&ttl) {
+        errors.push(field("/ttl_s", "range", "1 to 3600 seconds"));
+    }
+    if wanted.rate.is_some_and(|rate| !(8_000..=192_000).contains(&rate)) {
+        errors.push(field("/rate", "range", "8000 to 192000 Hz"));
+    }
+    let mut networks = Vec::new();
+    for (index, text) in wanted.networks.iter().enumerate() {
+        match text.parse::<Network>() {
+            Ok(network) => networks.push(network),
+            Err(error) => errors.push(field(&format!("/networks/{index}"), "format", &error.to_string())),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Problem::unprocessable("some fields are wrong", errors));
+    }
+    let who = Awaited::Call { called: wanted.to.clone(), caller: wanted.from.clone() };
+    Ok(Announcement { networks, rate: wanted.rate, ..Announcement::new(who, Duration::from_secs(ttl)) })
+}
+
+fn field(pointer: &str, code: &'static str, message: &str) -> FieldError {
+    FieldError { pointer: pointer.to_owned(), code, message: message.to_owned() }
+}
+
+const TTL_S: u64 = 60;
+const TTL_MOST_S: u64 = 3_600;
+const NUMBER_LONGEST: usize = 64;
