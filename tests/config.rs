@@ -145,15 +145,16 @@ fn the_audiosocket_door_is_judged() {
     check(
         "[http]\nlisten = \"127.0.0.1:9092\"\n[audiosocket]\nnumber = \"1 00\"\nrate = 11025\nallow = []\nidle_timeout = \"0s\"\n",
         &[
+            "tandem.toml:3:2: error: audiosocket.listen: 127.0.0.1:9092 is taken by http.listen (127.0.0.1:9092)\n  fix: give each listener an address and port of its own",
             "tandem.toml:4:10: error: audiosocket.number: \"1 00\" is no number\n  fix: write E.164 without spaces such as \"+15550100\", a SIP user such as \"100\", or \"*\" for all others",
-            "tandem.toml:6:9: error: audiosocket.allow: at least one entry is needed\n  fix: write [\"127.0.0.0/8\"]",
+            "tandem.toml:5:8: error: audiosocket.rate: 11025 Hz is no rate of Asterisk's\n  fix: write 8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000",
+            "tandem.toml:6:9: error: audiosocket.allow: the list is empty\n  fix: write [\"127.0.0.0/8\", \"192.0.2.10\"]",
         ],
     );
     check(
-        "[http]\nlisten = \"127.0.0.1:9092\"\n[audiosocket]\nrate = 11025\n",
+        "[audiosocket]\nnumber = \"*\"\n",
         &[
-            "tandem.toml:3:2: error: audiosocket.listen: 127.0.0.1:9092 is taken by http.listen (127.0.0.1:9092)\n  fix: give each listener an address and port of its own",
-            "tandem.toml:4:8: error: audiosocket.rate: 11025 Hz is no rate of Asterisk's\n  fix: write 8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000",
+            "tandem.toml:2:10: error: audiosocket.number: \"*\" is no number that can be called\n  fix: write the number or extension whose flow answers",
         ],
     );
     check(

@@ -6,28 +6,25 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::net::{SocketAddr, TcpStream as StdStream, UdpSocket as StdSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::task::AtomicWaker;
-use rustix::net::SendFlags;
 use rustix::thread::Pid;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
-use super::grid::{Faults, Spread, Stream};
+use super::grid::{Faults, Spread};
+use super::line::{Line, Loud};
 use super::machine;
-use super::marker::{self, Onset, Schedule};
-use crate::audio::g711::MULAW;
+use crate::audiosocket::codec::AudioKind;
 
 /// The generator's handle.
 pub struct Generator {
@@ -51,6 +48,19 @@ pub enum Command {
         /// The server's RTP address.
         remote: SocketAddr,
     },
+    /// Begin to send for this call over an AudioSocket that has named itself.
+    AddAudioSocket {
+        /// Its number.
+        call: usize,
+        /// Connected.
+        socket: StdStream,
+        /// What is sent.
+        kind: AudioKind,
+        /// When it began to connect.
+        since: Instant,
+    },
+    /// Tell how many AudioSockets are up: something came, and they are not closed.
+    Alive(oneshot::Sender<usize>),
     /// The call is over.
     Remove(usize),
     /// Begin or end to count.
@@ -90,8 +100,12 @@ pub struct Heard {
     pub sent: u64,
     /// Faults of the streams over the whole run.
     pub faults: Faults,
-    /// Datagrams that could not be sent.
+    /// Datagrams that could not be sent, or frames that a connection did not take.
     pub send_errors: u64,
+    /// From connecting to the first audio, of AudioSockets.
+    pub begun: Spread,
+    /// AudioSockets that the server closed.
+    pub closed: usize,
     /// While measuring.
     pub from: Instant,
     /// While measuring.
@@ -175,20 +189,6 @@ impl Generator {
     }
 }
 
-/// One phone on the wire.
-struct Line {
-    socket: UdpSocket,
-    schedule: Schedule,
-    waker: Waker,
-    packet: [u8; HEADER + SAMPLES],
-    sent: u64,
-    sequence: u16,
-    timestamp: u32,
-    stream: Stream,
-    onset: Onset,
-    phone: Phone,
-}
-
 /// The generator's state; lives on its thread.
 struct Works {
     talk: Talk,
@@ -198,7 +198,7 @@ struct Works {
     lines: Vec<Option<Line>>,
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     ringing: Vec<usize>,
-    loud: [u8; SAMPLES],
+    loud: Loud,
     samples: Vec<i16>,
     epoch: Instant,
     measuring: bool,
@@ -242,10 +242,6 @@ impl Works {
             reason = "an OwnedFd is one descriptor for its whole life, so this use is sound"
         )]
         let timer = AsyncFd::new(timer)?;
-        let mut loud = Vec::with_capacity(SAMPLES);
-        MULAW.encode(&marker::loud_packet(), &mut loud);
-        let mut packet = [0; SAMPLES];
-        packet.copy_from_slice(&loud);
         let now = Instant::now();
         Ok(Self {
             talk,
@@ -255,8 +251,8 @@ impl Works {
             lines: (0..calls).map(|_| None).collect(),
             due: BinaryHeap::with_capacity(calls),
             ringing: Vec::with_capacity(calls),
-            loud: packet,
-            samples: Vec::with_capacity(SAMPLES),
+            loud: Loud::default(),
+            samples: Vec::new(),
             epoch: now,
             measuring: false,
             heard: Heard {
@@ -270,6 +266,8 @@ impl Works {
                 sent: 0,
                 faults: Faults::default(),
                 send_errors: 0,
+                begun: Spread::default(),
+                closed: 0,
                 from: now,
                 to: now,
                 realtime,
@@ -284,7 +282,18 @@ impl Works {
         self.receive(now);
         while let Poll::Ready(command) = self.inbox.poll_recv(cx) {
             match command {
-                Some(Command::Add { call, socket, remote }) => self.add(call, socket, remote),
+                Some(Command::Add { call, socket, remote }) => {
+                    let line = |waker| Line::rtp(call, socket, remote, waker);
+                    self.add(call, line);
+                }
+                Some(Command::AddAudioSocket { call, socket, kind, since }) => {
+                    let line = |waker| Line::audiosocket(call, socket, kind, since, waker);
+                    self.add(call, line);
+                }
+                Some(Command::Alive(tell)) => {
+                    let _unwanted =
+                        tell.send(self.lines.iter().flatten().filter(|line| line.is_alive()).count());
+                }
                 Some(Command::Remove(call)) => self.remove(call),
                 Some(Command::Measure(on)) => self.measure(on),
                 Some(Command::Page(tell)) => {
@@ -299,29 +308,13 @@ impl Works {
         Poll::Pending
     }
 
-    fn add(&mut self, call: usize, socket: StdSocket, remote: SocketAddr) {
-        let ready = socket.connect(remote).and_then(|()| UdpSocket::from_std(socket));
-        let (Ok(socket), Some(place)) = (ready, self.lines.get_mut(call)) else {
+    fn add(&mut self, call: usize, line: impl FnOnce(std::task::Waker) -> std::io::Result<Line>) {
+        let ring = Ring { line: call, bell: Arc::clone(&self.bell) };
+        let (Ok(line), Some(place)) = (line(Arc::new(ring).into()), self.lines.get_mut(call)) else {
             self.heard.send_errors += 1;
             return;
         };
-        let ring = Ring { line: call, bell: Arc::clone(&self.bell) };
-        let mut packet = [MULAW.silence(); HEADER + SAMPLES];
-        packet[..HEADER].copy_from_slice(&[0; HEADER]);
-        packet[0] = 0x80;
-        packet[8..12].copy_from_slice(&(call as u32 + 1).to_be_bytes());
-        *place = Some(Line {
-            socket,
-            schedule: Schedule::of(call),
-            waker: Arc::new(ring).into(),
-            packet,
-            sent: 0,
-            sequence: 0,
-            timestamp: 0,
-            stream: Stream::default(),
-            onset: Onset::default(),
-            phone: Phone::default(),
-        });
+        *place = Some(line);
         // Each phone has its own place in the frame, all of them evenly apart.
         let place = FRAME * call as u32 / self.lines.len() as u32;
         let frames = (Instant::now() - self.epoch).as_nanos() / FRAME.as_nanos() + 1;
@@ -333,8 +326,9 @@ impl Works {
 
     fn remove(&mut self, call: usize) {
         if let Some(line) = self.lines.get_mut(call).and_then(Option::take) {
-            self.heard.faults.add(line.stream.faults);
-            self.heard.calls[call] = Some(line.phone);
+            let (phone, faults) = line.tell();
+            self.heard.faults.add(faults);
+            self.heard.calls[call] = Some(phone);
         }
     }
 
@@ -353,22 +347,8 @@ impl Works {
         self.ringing.append(&mut self.bell.ringing.lock().unwrap_or_else(PoisonError::into_inner));
         for call in self.ringing.drain(..) {
             let Some(line) = self.lines.get_mut(call).and_then(Option::as_mut) else { continue };
-            let waker = line.waker.clone();
-            let mut cx = Context::from_waker(&waker);
-            let mut bytes = [0; LARGEST];
-            loop {
-                let mut buffer = ReadBuf::new(&mut bytes);
-                match line.socket.poll_recv(&mut cx, &mut buffer) {
-                    Poll::Ready(Ok(())) => {
-                        let epoch = (self.talk == Talk::Stamps).then_some(self.epoch);
-                        let measuring = self.measuring;
-                        line.take(now, epoch, buffer.filled(), &mut self.samples, measuring, &mut self.heard);
-                    }
-                    // An ICMP error of a packet that came too early or too late.
-                    Poll::Ready(Err(_)) => self.heard.send_errors += 1,
-                    Poll::Pending => break,
-                }
-            }
+            let epoch = (self.talk == Talk::Stamps).then_some(self.epoch);
+            line.receive(now, epoch, &mut self.samples, self.measuring, &mut self.heard);
         }
     }
 
@@ -382,7 +362,7 @@ impl Works {
             self.due.pop();
             let Some(line) = self.lines.get_mut(call).and_then(Option::as_mut) else { continue };
             let epoch = (self.talk == Talk::Stamps).then_some(self.epoch);
-            line.send(now, epoch, &self.loud, &mut self.heard);
+            line.send(now, epoch, &mut self.loud, &mut self.heard);
             if self.measuring {
                 self.heard.sent += 1;
                 self.heard.lateness.add(now - deadline);
@@ -414,84 +394,6 @@ impl Works {
     }
 }
 
-impl Line {
-    /// `epoch` is that of stamps, if packets have them.
-    fn send(&mut self, now: Instant, epoch: Option<Instant>, loud: &[u8; SAMPLES], heard: &mut Heard) {
-        let n = self.sent;
-        // Payload type 0; the marker bit begins the stream.
-        self.packet[1] = if n == 0 { 0x80 } else { 0 };
-        self.packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
-        self.packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
-        match epoch.is_none() && self.schedule.is_loud(n) {
-            true => self.packet[HEADER..].copy_from_slice(loud),
-            false => self.packet[HEADER..].fill(MULAW.silence()),
-        }
-        match epoch {
-            Some(epoch) => stamp(&mut self.packet[HEADER..], now - epoch),
-            None if self.schedule.is_marker(n) => self.phone.marked.push(now),
-            None => {}
-        }
-        if rustix::net::send(&self.socket, &self.packet, SendFlags::DONTWAIT).is_err() {
-            heard.send_errors += 1;
-        }
-        self.sent += 1;
-        self.sequence = self.sequence.wrapping_add(1);
-        self.timestamp = self.timestamp.wrapping_add(SAMPLES as u32);
-    }
-
-    fn take(
-        &mut self,
-        now: Instant,
-        epoch: Option<Instant>,
-        bytes: &[u8],
-        samples: &mut Vec<i16>,
-        measuring: bool,
-        heard: &mut Heard,
-    ) {
-        // RTP version 2, PCMU, without extensions: all that was negotiated. Keys are not pressed.
-        let Some((header, payload)) = bytes.split_at_checked(HEADER) else { return };
-        if header[0] != 0x80 || header[1] & 0x7f != 0 {
-            return;
-        }
-        let sequence = u16::from_be_bytes([header[2], header[3]]);
-        let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        let arrival = self.stream.packet(sequence, timestamp, header[1] & 0x80 != 0, now);
-        if epoch.is_none() {
-            samples.clear();
-            MULAW.decode(payload, samples);
-            if self.onset.hear(marker::is_loud(samples)) {
-                self.phone.heard.push(now);
-            }
-        }
-        if !measuring {
-            return;
-        }
-        if let Some(epoch) = epoch {
-            match stamped(payload) {
-                Some(left) => heard.delay.add((now - epoch).saturating_sub(left)),
-                None => heard.unstamped += 1,
-            }
-        }
-        heard.received += 1;
-        if let Some(arrival) = arrival {
-            heard.gap_error.add(arrival.gap_error);
-            heard.grid_error.extend(arrival.grid_error);
-        }
-    }
-}
-
-/// Writes when a packet left into its payload.
-fn stamp(payload: &mut [u8], left: Duration) {
-    payload[..4].copy_from_slice(&STAMP);
-    payload[4..12].copy_from_slice(&(left.as_nanos() as u64).to_be_bytes());
-}
-
-/// When a packet left, if it says so.
-fn stamped(payload: &[u8]) -> Option<Duration> {
-    let nanos = payload.strip_prefix(&STAMP)?.first_chunk::<8>()?;
-    Some(Duration::from_nanos(u64::from_be_bytes(*nanos)))
-}
-
 /// The kernel's monotonic time of an `Instant`, from its distance to now.
 fn monotonic(at: Instant) -> Timespec {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -501,24 +403,7 @@ fn monotonic(at: Instant) -> Timespec {
 }
 
 const FRAME: Duration = Duration::from_millis(20);
-const SAMPLES: usize = 160;
-const HEADER: usize = 12;
-const LARGEST: usize = 512;
-const STAMP: [u8; 4] = *b"tdm!";
 /// Commands that may wait; whoever adds calls then waits too.
 const QUEUE: usize = 1024;
 /// Above everything else of the benchmark.
 const PRIORITY: u8 = 30;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stamp_is_read_back_and_sound_is_none() {
-        let mut payload = [MULAW.silence(); SAMPLES];
-        assert_eq!(stamped(&payload), None);
-        stamp(&mut payload, Duration::from_nanos(1_234_567_890_123));
-        assert_eq!(stamped(&payload), Some(Duration::from_nanos(1_234_567_890_123)));
-    }
-}

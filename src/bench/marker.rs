@@ -116,11 +116,12 @@ pub fn is_loud(samples: &[i16]) -> bool {
     sum > LOUD * samples.len() as u64
 }
 
-/// One loud packet at 8 kHz: a tone in its first half. The second half is quiet, so that the tail of a
+/// One loud packet at this rate in Hz: a tone in its first half. The second half is quiet, so that the tail of a
 /// resampler does not make the next frame loud.
-pub fn loud_packet() -> [i16; 160] {
-    let radians = |n: usize| n as f64 * std::f64::consts::TAU * 1000.0 / 8000.0;
-    std::array::from_fn(|n| if n < 80 { (radians(n).cos() * AMPLITUDE) as i16 } else { 0 })
+pub fn loud_packet(rate: u32) -> Vec<i16> {
+    let samples = rate as usize / 50;
+    let radians = |n: usize| n as f64 * std::f64::consts::TAU * 1000.0 / f64::from(rate);
+    (0..samples).map(|n| if n < samples / 2 { (radians(n).cos() * AMPLITUDE) as i16 } else { 0 }).collect()
 }
 
 /// How long each marker took, and how many never came.
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn loud_packets_are_loud_and_noise_is_not() {
-        assert!(is_loud(&loud_packet()));
+        assert!(is_loud(&loud_packet(8_000)) && is_loud(&loud_packet(24_000)));
         assert!(!is_loud(&[40; 160]));
         assert!(!is_loud(&[]));
     }

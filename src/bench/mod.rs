@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+pub mod audiosocket;
 pub mod bridge;
 mod calls;
 mod child;
@@ -20,6 +21,7 @@ pub mod failover;
 mod flood;
 mod generator;
 mod grid;
+mod line;
 pub mod load;
 mod machine;
 mod marker;
@@ -98,6 +100,7 @@ async fn measure(options: &Options, cores: &Cores, remark: impl Fn(&str)) -> any
     let goodbye = server.stop(options.keep).await;
     Ok(Report::of(report::Raw {
         options,
+        medium: report::Medium::Rtp,
         cores,
         live,
         idle,

@@ -13,9 +13,21 @@ use super::machine::{Cores, Machine};
 use super::service::Seen;
 use super::{Options, Snapshot, marker};
 
+/// What the callers' audio comes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Medium {
+    /// RTP, with SIP.
+    Rtp,
+    /// AudioSocket.
+    AudioSocket,
+}
+
 /// Everything measured in one run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// What the callers' audio comes over. "RTP" below stands for it.
+    pub medium: Medium,
     /// Calls that were up during the measurement.
     pub calls: usize,
     /// Calls that were refused, never answered, or ended before they should.
@@ -26,7 +38,7 @@ pub struct Report {
     pub seconds: f64,
     /// Assistant audio in one message of the service, about.
     pub provider_delta_ms: u32,
-    /// INVITE to 200.
+    /// INVITE to 200; with AudioSocket, from connecting to the first audio.
     pub setup: Figures,
     /// Added delay, RTP in to WebSocket out: packet sent by the phone to message read by the service.
     /// The 2 ms delay of the resampling filter is inside the audio and not counted here.
@@ -125,6 +137,7 @@ impl Check {
 /// What a report is made of.
 pub(super) struct Raw<'a> {
     pub options: &'a Options,
+    pub medium: Medium,
     pub cores: &'a Cores,
     pub live: usize,
     pub idle: Usage,
@@ -155,6 +168,7 @@ impl Report {
         let far_ends = far_ends(&raw, span);
         let machine = Machine::this(raw.cores.server.len());
         Self {
+            medium: raw.medium,
             calls: raw.live,
             failed_calls: raw.signalling.failures.len(),
             failures: raw.signalling.failures.iter().take(TOLD).cloned().collect(),
@@ -192,6 +206,23 @@ impl Report {
     /// The limits this server is built to.
     pub fn checks(&self) -> Vec<Check> {
         let check = Check::at_most;
+        if self.medium == Medium::AudioSocket {
+            return vec![
+                check("AudioSocket in -> WebSocket out, p50", self.uplink.p50_ms, 1.0, "ms"),
+                check("AudioSocket in -> WebSocket out, p99", self.uplink.p99_ms, 5.0, "ms"),
+                check(
+                    "WebSocket in -> AudioSocket out beyond the slot, p99",
+                    self.downlink.p99_ms - SLOT_MS,
+                    5.0,
+                    "ms",
+                ),
+                check("pacing error, p99", self.pacing.p99_ms, 2.0, "ms"),
+                check("processor time per call-second", self.cpu_ms_per_call_second, 0.7, "ms"),
+                check("memory per call", self.memory_kb_per_call, 150.0, "kB"),
+                check("failed calls", self.failed_calls as f64, 0.0, ""),
+                check("markers lost", self.markers_lost as f64, 0.0, ""),
+            ];
+        }
         vec![
             check("RTP in -> WebSocket out, p50", self.uplink.p50_ms, 1.0, "ms"),
             check("RTP in -> WebSocket out, p99", self.uplink.p99_ms, 5.0, "ms"),
@@ -212,6 +243,10 @@ impl Report {
         let yes = |granted: bool| if granted { "real-time" } else { "ordinary" };
         let percent =
             |share: Option<f64>| share.map_or("unknown".to_owned(), |share| format!("{share:.1} %"));
+        let (setup, medium) = match self.medium {
+            Medium::Rtp => ("call setup (INVITE -> 200)", "RTP"),
+            Medium::AudioSocket => ("call setup (connect -> audio)", "AudioSocket"),
+        };
         let mut lines = vec![
             format!(
                 "{} calls for {:.0} s, {} failed; {} on {} core(s), Linux {}, load {}",
@@ -224,13 +259,13 @@ impl Report {
                 self.machine.load
             ),
             String::new(),
-            figures("call setup (INVITE -> 200)", &self.setup),
-            figures("RTP in -> WebSocket out", &self.uplink),
-            figures("WebSocket in -> RTP out, with slot", &self.downlink),
+            figures(setup, &self.setup),
+            figures(&format!("{medium} in -> WebSocket out"), &self.uplink),
+            figures(&format!("WebSocket in -> {medium}, with slot"), &self.downlink),
             figures("pacing: off the 20 ms grid", &self.pacing),
             figures("pacing: |gap - 20 ms|", &self.gaps),
             format!(
-                "RTP to the phones: {:.2} % came, {} lost, {} disordered, {} timestamp jumps; {} markers lost",
+                "{medium} to the phones: {:.2} % came, {} lost, {} disordered, {} timestamp jumps; {} markers lost",
                 self.rtp_received_share * 100.0,
                 self.rtp.lost,
                 self.rtp.disordered,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::output::Style;
 use super::{Context, Exit, Failure};
-use crate::bench::{Check, Options, bridge, failover, load, soak, tools};
+use crate::bench::{Check, Options, audiosocket, bridge, failover, load, soak, tools};
 
 /// Measure how many calls this machine carries, relays and takes a second.
 #[derive(Debug, Args)]
@@ -27,6 +27,11 @@ enum BenchCommand {
         before_help = "Examples:\n  tandem bench calls --calls 200 --seconds 60\n  tandem bench calls --calls 50 --seconds 20 --check"
     )]
     Calls(CallsArgs),
+    /// As `calls`, with callers who come from an Asterisk by AudioSocket.
+    #[command(
+        before_help = "Examples:\n  tandem bench audiosocket --calls 100 --seconds 30\n  tandem bench audiosocket --calls 100 --seconds 30 --rate 24000 --check"
+    )]
+    Audiosocket(AudioSocketArgs),
     /// Place calls from one simulated carrier to another through a server of its own; measure what relaying costs.
     #[command(
         before_help = "Examples:\n  tandem bench bridge --calls 200 --seconds 30\n  tandem bench bridge --calls 50 --seconds 10 --check"
@@ -145,6 +150,27 @@ struct ToolsArgs {
 }
 
 #[derive(Debug, Args)]
+struct AudioSocketArgs {
+    /// Calls at a time.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    calls: u16,
+    /// Length of the measurement, once all calls are up.
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    seconds: u32,
+    /// Sample rate of the audio: one of Asterisk's linear formats.
+    #[arg(long, value_name = "HZ", default_value_t = 24_000)]
+    rate: u32,
+    /// Assistant audio in one message of the simulated service, about.
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
+    provider_delta_ms: u32,
+    /// New calls a second while the load builds up.
+    #[arg(long, value_name = "CPS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    calls_a_second: u16,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CallsArgs {
     /// Calls at a time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -186,6 +212,19 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
             };
             let report = crate::bench::run(&options, remark)?;
             told(context, json!(report), &report.lines(), &checked(args.check, report.checks()), &report.void)
+        }
+        BenchCommand::Audiosocket(args) => {
+            let options = Options {
+                calls: args.calls.into(),
+                span: seconds(args.seconds),
+                rate: args.calls_a_second.into(),
+                delta_ms: args.provider_delta_ms,
+                server_config: args.common.server_config.clone(),
+                keep: args.common.keep,
+            };
+            let report = audiosocket::run(&options, args.rate, remark)?;
+            let checks = checked(args.common.check, report.checks());
+            told(context, json!(report), &report.lines(), &checks, &report.void)
         }
         BenchCommand::Bridge(args) => {
             let options = bridge::Options {
