@@ -167,6 +167,46 @@ fn the_audiosocket_door_is_judged() {
 }
 
 #[test]
+fn the_asterisk_websocket_door_is_judged() {
+    check(
+        "[asterisk_websocket]\n",
+        &[
+            "tandem.toml:1:2: error: asterisk_websocket: Asterisk has nowhere to connect to\n  fix: add listen = \"127.0.0.1:9093\"",
+        ],
+    );
+    check("[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\n", &[]);
+    check(
+        "[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\npath = \"media?x\"\nallow = []\n",
+        &[
+            "tandem.toml:3:8: error: asterisk_websocket.path: \"media?x\" is no path\n  fix: write a path such as \"/media\"",
+            "tandem.toml:4:9: error: asterisk_websocket.allow: at least one entry is needed\n  fix: write [\"127.0.0.0/8\"]",
+        ],
+    );
+    check(
+        "[http]\nlisten = \"127.0.0.1:9093\"\n[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\nformat = \"slim16\"\nusername = \"pbx\"\nnumber = \"*\"\n",
+        &[
+            "tandem.toml:4:10: error: asterisk_websocket.listen: 127.0.0.1:9093 is taken by http.listen (127.0.0.1:9093)\n  fix: give each listener an address and port of its own",
+            "tandem.toml:5:10: error: asterisk_websocket.format: \"slim16\" is no format that Tandem speaks\n  fix: write one of slin16, slin24, slin, slin12, slin32, slin44, slin48, slin96, slin192, ulaw, alaw, g722, opus",
+            "tandem.toml:6:12: error: asterisk_websocket.username: there is a user but no password\n  fix: add password_env = \"ASTERISK_WEBSOCKET_PASSWORD\"",
+            "tandem.toml:7:10: error: asterisk_websocket.number: \"*\" is no number that can be called\n  fix: write the number or extension whose flow answers",
+        ],
+    );
+    // A password that cannot be had must not open the door.
+    check(
+        "[asterisk_websocket]\nlisten = \"0.0.0.0:9093\"\nusername = \"pbx\"\npassword_env = \"PBX\"\n",
+        &[
+            "tandem.toml:2:10: warning: asterisk_websocket.listen: other machines can reach it, but none is let in\n  fix: add the PBX's address to asterisk_websocket.allow",
+            "tandem.toml:4:16: error: asterisk_websocket.password_env: the environment variable PBX is not set\n  fix: set PBX, or set PBX_FILE to the path of a file that holds the secret",
+        ],
+    );
+    let text = "[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\nusername = \"pbx\"\npassword_env = \"PBX\"\n";
+    let loaded = load(text, &[("PBX", "secret")]);
+    assert_eq!(printed(&loaded.findings), [""; 0]);
+    let shown = config::to_toml(&loaded.config);
+    assert!(shown.contains("[asterisk_websocket]") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
 fn tls_alone_is_enough_to_listen_on() {
     let tls = "[sip.tls]\ncertificate = \"tests/tls/named.pem\"\nprivate_key = \"tests/tls/named.key.pem\"\n";
     check(&format!("[sip]\nlisten = [\"tls://127.0.0.1:5061\", \"ws://127.0.0.1:8088\"]\n{tls}"), &[]);

@@ -68,6 +68,7 @@ const SHELLS: &[&str] = &[
     "audiosocket/wire",
     "chan_websocket/server",
     "chan_websocket/client",
+    "chan_websocket/control",
     "chan_websocket/wire",
     "ari/client",
     "ari/events",

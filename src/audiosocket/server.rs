@@ -20,6 +20,7 @@ use crate::config::{AudioSocket, Network};
 use crate::id::LegId;
 use crate::pbx::announce::NotExpected;
 use crate::pbx::{Announcements, Awaited, LegParts, PendingMedia, Uuid, Visitor, Wire, WireEnd};
+use crate::telemetry::Seldom;
 
 /// The door's name, in records and metrics.
 pub const DOOR: &str = "audiosocket";
@@ -312,27 +313,6 @@ fn tell(refusal: &Refusal, source: SocketAddr) {
 fn count(outcome: &'static str) {
     metrics::counter!("tandem_audiosocket_connections_total", "outcome" => outcome).increment(1);
 }
-
-/// One warning a minute.
-#[derive(Debug, Default)]
-struct Seldom {
-    last: Option<Instant>,
-    kept_back: u64,
-}
-
-impl Seldom {
-    /// How many were kept back since the last one, when one is due.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now < last + WARNING_EVERY) {
-            self.kept_back += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.kept_back))
-    }
-}
-
-const WARNING_EVERY: Duration = Duration::from_secs(60);
 
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -71,8 +71,8 @@ impl Session {
                 let Some(coding) = start.coding() else { return Heard::Foreign(start.format) };
                 self.coding = coding;
                 self.frame = match start.optimal_frame_size {
-                    0 => coding.bytes_in(start.ptime),
-                    size => Some(size),
+                    size @ 1..=FRAME_MOST => Some(size),
+                    _ => coding.bytes_in(start.ptime),
                 };
                 self.rest.clear();
                 let passthrough = start.passthrough || coding == Coding::Opus;
@@ -171,6 +171,8 @@ impl Session {
     }
 }
 
+/// Longer than any frame of a format that Asterisk knows.
+const FRAME_MOST: usize = 16_384;
 /// A slot of our grid.
 const SLOT: Duration = Duration::from_millis(20);
 

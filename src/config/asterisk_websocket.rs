@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::values::Network;
 
-/// Calls of Asterisk's `WebSocket` channel, since 20.16, 21.11, 22.6 and 23.0. Asterisk connects to `listen` for each
-/// call it dials as `WebSocket/NAME`, where NAME is a section of its `websocket_client.conf` with `protocols = media`.
+/// Calls of Asterisk's `WebSocket` channel, which it has since 20.16, 21.11, 22.6 and 23.0. Asterisk connects to `listen` for each call
+/// it dials as `WebSocket/NAME`, where NAME is a section of its `websocket_client.conf` with `protocols = media`.
 /// Nothing is encrypted here: across networks that are not yours, put a proxy that does TLS in front.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AsteriskWebsocket {
-    /// Address and port that Asterisk connects to. Absent: it cannot.
+    /// Address and port that Asterisk connects to.
     #[schemars(with = "Option<String>", extend("format" = "socket-address"), example = &"127.0.0.1:9093")]
     pub listen: Option<SocketAddr>,
     /// Path of the URI in `websocket_client.conf`. With a number behind it, such as `/media/100`, it says whom a call is

@@ -3,6 +3,7 @@
 //! ```text
 //! audiosocket   an AudioSocket() application or an AudioSocket channel: a TCP client that speaks first
 //! person        who is on the line: what they say, what they hear and when
+//! websocket     a WebSocket channel: a queue of its own, drained by a timer of its own
 //! release       which Asterisk it is: what older ones could not do, and got wrong
 //! ```
 //!
@@ -14,3 +15,5 @@ pub mod measure;
 pub mod person;
 pub mod release;
 pub mod uuid;
+mod voice;
+pub mod websocket;

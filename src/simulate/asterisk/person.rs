@@ -124,6 +124,18 @@ impl Mouth {
     }
 }
 
+/// What is at the other end of a channel's audio.
+pub(super) trait Far: std::fmt::Debug + Send + Sync {
+    /// What goes out in the next `samples`; `false` when nothing at all is to be sent.
+    fn speak(&self, rate: u32, samples: usize, frame: &mut Vec<i16>) -> bool;
+
+    /// Something came in.
+    fn listen(&self, at: Instant, rate: u32, pcm: &[i16]);
+
+    /// The line is gone: who waits for something waits no longer.
+    fn leave(&self);
+}
+
 impl Person {
     /// Somebody with an endless memory.
     pub fn new() -> Arc<Self> {
@@ -175,36 +187,6 @@ impl Person {
         self.wait(|state| done(&state.heard).then_some(())).await.is_some()
     }
 
-    /// What they say in the next `samples`; `false` when nothing at all is to be sent.
-    pub(super) fn speak(&self, rate: u32, samples: usize, frame: &mut Vec<i16>) -> bool {
-        let mut state = self.lock();
-        if state.mouth.muted {
-            return false;
-        }
-        let was_busy = state.mouth.is_busy();
-        state.mouth.speak(rate, samples, frame);
-        let is_done = was_busy && !state.mouth.is_busy();
-        drop(state);
-        if is_done {
-            self.changes.send_replace(());
-        }
-        true
-    }
-
-    pub(super) fn listen(&self, at: Instant, rate: u32, pcm: &[i16]) {
-        let mut state = self.lock();
-        let keep = state.keep;
-        state.heard.add(at, rate, pcm, keep);
-        drop(state);
-        self.changes.send_replace(());
-    }
-
-    /// The line is gone: who waits for something waits no longer.
-    pub(super) fn leave(&self) {
-        self.lock().gone = true;
-        self.changes.send_replace(());
-    }
-
     async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let mut changes = self.changes.subscribe();
         loop {
@@ -223,6 +205,36 @@ impl Person {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change under the lock is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Far for Person {
+    fn speak(&self, rate: u32, samples: usize, frame: &mut Vec<i16>) -> bool {
+        let mut state = self.lock();
+        if state.mouth.muted {
+            return false;
+        }
+        let was_busy = state.mouth.is_busy();
+        state.mouth.speak(rate, samples, frame);
+        let is_done = was_busy && !state.mouth.is_busy();
+        drop(state);
+        if is_done {
+            self.changes.send_replace(());
+        }
+        true
+    }
+
+    fn listen(&self, at: Instant, rate: u32, pcm: &[i16]) {
+        let mut state = self.lock();
+        let keep = state.keep;
+        state.heard.add(at, rate, pcm, keep);
+        drop(state);
+        self.changes.send_replace(());
+    }
+
+    fn leave(&self) {
+        self.lock().gone = true;
+        self.changes.send_replace(());
     }
 }
 

@@ -40,9 +40,10 @@ impl Link {
         Ok(Self { stream, release, payload: Vec::new(), split_headers: 0 })
     }
 
-    /// Waits until something can be read.
+    /// Waits until something is there to be read, or the end.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+        // Not the runtime's word for it, which may be that of the last read: whoever reads on it waits in the read.
+        self.stream.peek(&mut [0]).await.map(drop)
     }
 
     /// Reads one message, and does nothing else until it has one, as Asterisk's channel thread does.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::measure::Pace;
-use super::person::Person;
+use super::person::{Far, Person};
 use super::release::Release;
 use super::uuid::Uuid;
 use link::Link;
@@ -204,8 +204,19 @@ impl AudioSocketCall {
             let wrong = format!("Asterisk has no linear format of {} Hz", setup.rate());
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, wrong));
         }
-        let stream = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(to)).await??;
         let person = setup.person.clone().unwrap_or_else(Person::new);
+        Self::towards(to, uuid, setup, person.clone(), person).await
+    }
+
+    /// As [`Self::connect`], with something else than a person behind the channel.
+    pub(super) async fn towards(
+        to: SocketAddr,
+        uuid: Uuid,
+        setup: Setup,
+        far: Arc<dyn Far>,
+        person: Arc<Person>,
+    ) -> std::io::Result<Self> {
+        let stream = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(to)).await??;
         let report = Arc::new(Mutex::new(Report {
             uuid: uuid.to_string(),
             rate: setup.rate(),

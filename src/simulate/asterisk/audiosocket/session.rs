@@ -10,14 +10,14 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::link::{DIGIT, Link, Received, SLIN, UUID, kind_of, message, rate_of};
 use super::{Delivery, Door, Fault, How, Order, Report, Setup};
 use crate::simulate::asterisk::measure::{SLOT, ms};
-use crate::simulate::asterisk::person::Person;
+use crate::simulate::asterisk::person::Far;
 use crate::simulate::asterisk::uuid::Uuid;
 
 pub(super) struct Session {
     link: Link,
     uuid: Uuid,
     setup: Setup,
-    person: Arc<Person>,
+    far: Arc<dyn Far>,
     report: Arc<Mutex<Report>>,
     orders: mpsc::Receiver<Order>,
     began: Instant,
@@ -47,7 +47,7 @@ impl Session {
         link: Link,
         uuid: Uuid,
         setup: Setup,
-        person: Arc<Person>,
+        far: Arc<dyn Far>,
         report: Arc<Mutex<Report>>,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
@@ -58,7 +58,7 @@ impl Session {
             link,
             uuid,
             setup,
-            person,
+            far,
             report,
             orders,
             began: now,
@@ -94,7 +94,7 @@ impl Session {
         report.ended_at = Some(now);
         report.lasted_ms = ms(now.saturating_duration_since(self.began));
         drop(report);
-        self.person.leave();
+        self.far.leave();
         if let (How::Fault, Some(Fault::Reset(_))) = (&how, self.setup.fault) {
             self.link.reset();
         }
@@ -169,7 +169,7 @@ impl Session {
         let rate = self.setup.rate();
         let samples = (u64::from(rate) * SLOT.as_millis() as u64 / 1_000) as usize;
         let mut frame = std::mem::take(&mut self.frame);
-        let speaks = self.person.speak(rate, samples, &mut frame);
+        let speaks = self.far.speak(rate, samples, &mut frame);
         let mut result = None;
         if speaks {
             self.active = Instant::now();
@@ -267,7 +267,7 @@ impl Session {
                     report.violation("audio comes faster than it can be heard".to_owned());
                 }
                 drop(report);
-                self.person.listen(now, theirs, &samples);
+                self.far.listen(now, theirs, &samples);
                 None
             }
             Received::Unknown(kind) => {
