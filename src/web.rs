@@ -34,6 +34,16 @@ pub fn guarded_client(
     builder.build().map_err(|error| error.to_string())
 }
 
+/// A client for a neighbour such as a PBX: no proxy comes between, and connections that were unused for `idle` are not
+/// used again, since servers close theirs after a while.
+///
+/// # Errors
+/// When there is no client to be had.
+pub fn neighbour_client(limit: Duration, idle: Duration) -> Result<reqwest::Client, String> {
+    let builder = builder(&[])?.timeout(limit).connect_timeout(limit.min(CONNECT_LIMIT));
+    builder.no_proxy().pool_idle_timeout(idle).build().map_err(|error| error.to_string())
+}
+
 /// A client for answers that go on and on: only connecting has a time limit.
 ///
 /// # Errors

@@ -110,13 +110,7 @@ fn every_key_of_the_contract_is_accepted() {
     let loaded = load(CONTRACT, &SECRETS);
     assert!(!loaded.has_errors(), "{:#?}", printed(&loaded.findings));
     let about: Vec<_> = loaded.findings.iter().map(|f| (f.key.as_str(), f.message.as_str())).collect();
-    assert_eq!(
-        about,
-        [
-            ("cluster", "[cluster] is not available in this version"),
-            ("ari", "[ari] is not available in this version"),
-        ]
-    );
+    assert_eq!(about, [("cluster", "[cluster] is not available in this version"),]);
     let trunk = &loaded.config.trunk[0];
     assert_eq!(trunk.password.as_ref().map(|p| p.expose_secret()), Some("t"));
     let ProviderSection::Openai(openai) = &loaded.config.providers["openai"] else { panic!("kind") };
@@ -199,11 +193,41 @@ fn the_asterisk_websocket_door_is_judged() {
             "tandem.toml:4:16: error: asterisk_websocket.password_env: the environment variable PBX is not set\n  fix: set PBX, or set PBX_FILE to the path of a file that holds the secret",
         ],
     );
-    let text = "[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\nusername = \"pbx\"\npassword_env = \"PBX\"\n";
+    let text =
+        "[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\nusername = \"pbx\"\npassword_env = \"PBX\"\n";
     let loaded = load(text, &[("PBX", "secret")]);
     assert_eq!(printed(&loaded.findings), [""; 0]);
     let shown = config::to_toml(&loaded.config);
     assert!(shown.contains("[asterisk_websocket]") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn the_ari_section_is_judged() {
+    let ari = "[ari]\nurl = \"http://192.0.2.7:8088/ari\"\nusername = \"t\"\npassword_env = \"ARI_PASSWORD\"\napplication = \"tandem\"\n";
+    let judged = |more: &str| printed(&load(&format!("{ari}{more}"), &[("ARI_PASSWORD", "a")]).findings);
+    let readable = "tandem.toml:2:7: warning: ari.url: the password travels readable\n  fix: use https:// (tlsenable in http.conf), or keep it within a network you trust";
+    assert_eq!(
+        judged(""),
+        [
+            "tandem.toml:1:2: error: ari: where Asterisk reaches us for audio is not known\n  fix: add media_host: our address as the PBX sees it",
+            readable
+        ]
+    );
+    assert_eq!(judged("media_host = \"192.0.2.20\"\n"), [readable]);
+    assert_eq!(judged("medium = \"websocket\"\n"), [readable]);
+    assert_eq!(
+        judged(
+            "media_host = \"192.0.2.20\"\nmedium = \"audiosocket\"\nmedia_format = \"ulaw\"\ndial = \"PJSIP/100\"\n"
+        ),
+        [
+            "tandem.toml:8:16: error: ari.media_format: \"ulaw\" is no codec for this medium\n  fix: write one of slin, slin12, slin16, slin24, slin32, slin44, slin48",
+            "tandem.toml:7:10: error: ari.medium: Asterisk would connect to an AudioSocket door that is not there\n  fix: add an [audiosocket] section, or choose medium = \"rtp\"",
+            "tandem.toml:9:8: error: ari.dial: every call would go to the same endpoint\n  fix: write the endpoint with {number} in it, such as \"PJSIP/{number}@carrier\"",
+            readable
+        ]
+    );
+    let local = ari.replace("192.0.2.7", "127.0.0.1");
+    check_with(&local, &[("ARI_PASSWORD", "a")], &[]);
 }
 
 #[test]

@@ -74,6 +74,7 @@ const SHELLS: &[&str] = &[
     "ari/events",
     "ari/shell",
     "ari/control",
+    "ari/media",
 ];
 
 /// Floors made of pure cores and the shells above.

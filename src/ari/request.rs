@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::model::Refusal;
+use crate::telemetry::for_terminal;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,7 +383,7 @@ impl Outcome {
             return Self::Done(body);
         }
         let message = match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) if !refusal.message.is_empty() => refusal.message,
+            Ok(refusal) if !refusal.message.is_empty() => for_terminal(&refusal.message),
             _ => format!("HTTP status {status}"),
         };
         match status {

@@ -18,6 +18,7 @@ pub mod failure;
 pub mod output;
 
 mod apply;
+mod ari;
 mod bench;
 mod call;
 mod client;
@@ -97,6 +98,7 @@ enum Command {
     Config(config_command::ConfigArgs),
     Token(token::TokenArgs),
     Trunk(trunk::TrunkArgs),
+    Ari(ari::AriArgs),
     Provider(provider::ProviderArgs),
     Phone(phone::PhoneArgs),
     Call(call::CallArgs),
@@ -206,6 +208,7 @@ fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => in_runtime(apply::run(context, args))?,
         Command::Token(args) => in_runtime(token::run(context, args))?,
         Command::Trunk(args) => in_runtime(trunk::run(context, args))?,
+        Command::Ari(args) => in_runtime(ari::run(context, args))?,
         Command::Provider(args) => in_runtime(provider::run(context, args))?,
         Command::Phone(args) => in_runtime(phone::run(context, args))?,
         Command::Call(args) => in_runtime(call::run(context, args))?,

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod ari;
 mod asterisk_websocket;
 mod audiosocket;
 mod check;
@@ -44,11 +45,12 @@ pub mod resources;
 mod ultravox;
 pub mod values;
 
+pub use ari::{Ari, AriMedium, AriOrphans};
 pub use asterisk_websocket::AsteriskWebsocket;
 pub use audiosocket::AudioSocket;
 pub use cost::{Cost, OnLimit};
 pub use finding::{Finding, Place, Severity};
-pub use later::{Ari, Cluster};
+pub use later::Cluster;
 pub use load::{Loaded, Sources, load, parse};
 pub use media::{CodecName, Media, Srtp};
 pub use money::{MONEY_SCALE, Money};
@@ -108,7 +110,7 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Calls of Asterisk's `AudioSocket()` application and channel. Absent: nothing listens.
     pub audiosocket: Option<AudioSocket>,
-    /// Calls controlled through Asterisk's REST interface. Not available in this version.
+    /// Calls controlled through Asterisk's REST interface. Absent: none are.
     pub ari: Option<Ari>,
     /// Calls of Asterisk's `WebSocket` channel. Absent: nothing listens.
     pub asterisk_websocket: Option<AsteriskWebsocket>,

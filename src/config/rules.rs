@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::check::nearest;
 use super::finding::Finding;
 use super::tree::{Item, Value};
-use super::values::{SipTransport, check_format};
-use super::{Config, InboundAuth, ProviderSection};
+use super::values::{SipTransport, check_format, split_url};
+use super::{AriMedium, Config, InboundAuth, ProviderSection};
 
 /// SIP profiles that are part of the program.
 pub const BUILT_IN_PROFILES: [&str; 10] = [
@@ -34,6 +34,7 @@ pub(super) fn judge(config: &Config, tree: &Item, written: &Item, findings: &mut
     rules.media();
     rules.http();
     rules.audiosocket();
+    rules.ari();
     rules.asterisk_websocket();
     rules.log();
     rules.providers();
@@ -242,6 +243,57 @@ impl Rules<'_> {
         if !door.listen.ip().is_loopback() && !door.allow.iter().any(elsewhere) {
             let fix = "add the PBX's address to audiosocket.allow";
             self.warning("audiosocket.listen", "other machines can reach it, but none is let in", fix);
+        }
+    }
+
+    fn ari(&mut self) {
+        let Some(ari) = &self.config.ari else { return };
+        let audiosocket = self.config.audiosocket.as_ref();
+        let medium = ari.medium(audiosocket.is_some());
+        let formats = match medium {
+            AriMedium::Audiosocket => &ARI_FORMATS[..7],
+            AriMedium::Websocket => &ARI_FORMATS[..],
+            AriMedium::Rtp => &ARI_RTP_FORMATS[..],
+        };
+        if !formats.contains(&ari.media_format.as_str()) {
+            let message = format!("{:?} is no codec for this medium", ari.media_format);
+            self.error("ari.media_format", message, format!("write one of {}", formats.join(", ")));
+        }
+        if medium == AriMedium::Audiosocket && audiosocket.is_none() {
+            let fix = "add an [audiosocket] section, or choose medium = \"rtp\"";
+            self.error("ari.medium", "Asterisk would connect to an AudioSocket door that is not there", fix);
+        }
+        let local = split_url(&ari.url).is_some_and(|url| url.is_loopback());
+        if ari.media_host.is_none() && medium != AriMedium::Websocket && !local {
+            let listens = match (medium, audiosocket) {
+                (AriMedium::Audiosocket, Some(door)) => Some(door.listen.ip()),
+                _ => None,
+            };
+            let known = listens.or(self.config.sip.advertise).filter(|ip| !ip.is_unspecified());
+            match known.or(self.config.sip.advertise) {
+                None => self.error(
+                    "ari",
+                    "where Asterisk reaches us for audio is not known",
+                    "add media_host: our address as the PBX sees it",
+                ),
+                Some(ip) if ip.is_loopback() => {
+                    let message = format!("Asterisk is on another machine and would send audio to {ip}");
+                    self.error("ari", message, "add media_host: our address as the PBX sees it");
+                }
+                Some(_) => {}
+            }
+        }
+        if ari.dial.as_ref().is_some_and(|dial| !dial.contains("{number}")) {
+            let fix = "write the endpoint with {number} in it, such as \"PJSIP/{number}@carrier\"";
+            self.error("ari.dial", "every call would go to the same endpoint", fix);
+        }
+        if self.config.trunk.iter().any(|trunk| trunk.name == "ari") {
+            let fix = "name the trunk something else";
+            self.error("ari", "a [[trunk]] is called \"ari\", as calls of this section are", fix);
+        }
+        if split_url(&ari.url).is_some_and(|url| url.scheme == "http" && !url.is_loopback()) {
+            let fix = "use https:// (tlsenable in http.conf), or keep it within a network you trust";
+            self.warning("ari.url", "the password travels readable", fix);
         }
     }
 
@@ -517,10 +569,7 @@ impl Rules<'_> {
 
     fn later(&mut self) {
         let config = self.config;
-        let sections = [
-            ("cluster", config.cluster.is_some(), "this node runs alone"),
-            ("ari", config.ari.is_some(), "bring calls in over SIP"),
-        ];
+        let sections = [("cluster", config.cluster.is_some(), "this node runs alone")];
         for (section, present, fix) in sections {
             if present {
                 let message = format!("[{section}] {NOT_AVAILABLE}");
@@ -541,6 +590,11 @@ const HEADER_VALUE_MAX: usize = 1024;
 
 /// What Asterisk has linear formats for, in Hz.
 const AUDIOSOCKET_RATES: [u32; 9] = [8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000];
+
+/// What audio of `[ari]` can be coded in, under Asterisk's names; AudioSocket takes the linear ones.
+const ARI_FORMATS: [&str; 10] =
+    ["slin", "slin12", "slin16", "slin24", "slin32", "slin44", "slin48", "ulaw", "alaw", "g722"];
+const ARI_RTP_FORMATS: [&str; 6] = ["slin", "slin16", "slin24", "ulaw", "alaw", "g722"];
 
 const NOT_AVAILABLE: &str = "is not available in this version";
 

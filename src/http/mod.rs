@@ -27,6 +27,7 @@ use crate::routing::dialer::Dialer;
 use crate::store::{Feed, Store};
 
 pub mod announcements;
+pub mod ari;
 pub mod auth;
 pub mod calls;
 pub mod costs;
@@ -57,6 +58,8 @@ pub struct Api {
     pub calls: Calls,
     /// The trunks' state.
     pub carriers: crate::sip::carrier::Carriers,
+    /// The PBX behind `[ari]`; `None` without the section.
+    pub ari: Option<crate::ari::AriHandle>,
     /// Keeps the signalling of calls; `None` when nothing is kept.
     pub trace: Option<crate::sip::tap::Recorder>,
     /// The providers, and which of them are used by default.
@@ -272,6 +275,9 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/numbers", get(resources::numbers))
         .route("/phones", get(phones::list).post(phones::put))
         .route("/phones/{user}", get(phones::show).delete(phones::remove))
+        .route("/ari", get(ari::status))
+        .route("/ari/channels", get(ari::channels))
+        .route("/ari/channels/{id}/listen", post(ari::listen))
         .route("/trunks", get(trunks::list))
         .route("/trunks/{name}", get(trunks::show))
         .route("/trunks/{name}/test", post(trunks::test))

@@ -273,6 +273,11 @@ pub struct DetachedMedia {
 }
 
 impl DetachedMedia {
+    /// Media that has been at no thread yet.
+    pub fn new(stream: Stream, ports: PortPair) -> Self {
+        Self { stream, rtp: ports.rtp, rtcp: ports.rtcp, guard: ports.guard }
+    }
+
     /// Goes on at this thread, where it left off.
     ///
     /// # Errors

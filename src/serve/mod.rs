@@ -46,7 +46,7 @@ mod providers;
 mod tools;
 mod trace;
 
-use pbx::{Doors, Lobby};
+use pbx::Doors;
 use phones::PhoneDesk;
 
 /// What `tandem serve` is started with beside its configuration.
@@ -153,8 +153,7 @@ impl Server {
         let media = parts::media(&config)?;
         let lines = LegLines::default();
         let desk = PhoneDesk::new(&config, &store, &directory, &endpoint);
-        let lobby = Lobby::new(&config);
-        let announcements = lobby.announcements.clone();
+        let mut doors = Doors::open(&config, &media.ports).await?;
         let outbound = Trunking {
             endpoint: endpoint.clone(),
             trunks: parts::trunks(&config)?,
@@ -167,7 +166,7 @@ impl Server {
             planner: planner.clone(),
             domains: config.sip.registrar.domains.clone(),
             phone_srtp: carriers::default_srtp(config.media.srtp),
-            pbx: None,
+            pbx: doors.way_out(&config),
             runtime: tokio::runtime::Handle::current(),
         };
         let exchange = Arc::new(Exchange {
@@ -189,7 +188,7 @@ impl Server {
         let admissions = TaskTracker::new();
         let switchboard = tokio::spawn(switchboard::run(Arc::clone(&exchange), inbox, admissions.clone()));
         desk.open()?;
-        let doors = lobby.open(&config, &exchange, &admissions).await?;
+        doors.admit(&exchange, &admissions);
         let metrics = telemetry::Metrics::install()?;
         let witness: Arc<dyn Witness> = reporter;
         exchange.planner.providers.tell(&witness);
@@ -199,6 +198,7 @@ impl Server {
             feed,
             calls,
             carriers: carriers.clone(),
+            ari: doors.ari.clone(),
             trace: recorder.filter(Recorder::keeps),
             planner: exchange.planner.clone(),
             provider_keys: keys,
@@ -216,7 +216,7 @@ impl Server {
                 installation: apply::Installation::of(&config),
                 tools: tools.clone(),
             }),
-            announcements,
+            announcements: doors.announcements.clone(),
             tools,
             phones: Box::new(desk),
             metrics: Box::new(move || metrics.render()),
@@ -284,7 +284,7 @@ impl Server {
     /// everything.
     pub async fn stop(self, limit: Duration, hurry: CancellationToken) {
         self.draining.store(true, Ordering::Release);
-        self.doors.shut().await;
+        self.doors.shut();
         if let Err(error) = self.endpoint.drain(true) {
             warn!(%error, "SIP cannot be told to refuse new calls");
         }
@@ -306,6 +306,7 @@ impl Server {
         }
         self.exchange.workers.stop_token().cancel();
         wait_for_calls(&calls, GOODBYE, &CancellationToken::new()).await;
+        self.doors.settle(GOODBYE).await;
         if leaving.await.is_err() {
             warn!("taking registrations back ended in a panic");
         }

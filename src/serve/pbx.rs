@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rand::SeedableRng as _;
@@ -10,65 +11,48 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ari::{AriHandle, MediaParts};
 use crate::config::Config;
 use crate::pbx::{Announcements, PbxSettings, Visitor};
 use crate::routing::doors;
+use crate::routing::outbound::PbxOut;
 use crate::routing::switchboard::Exchange;
-use crate::{audiosocket, chan_websocket};
+use crate::rtp::PortPool;
+use crate::{ari, audiosocket, chan_websocket};
 
-/// What the doors have in common, before any of them is open.
-pub(super) struct Lobby {
+/// The doors, and who has come in by them.
+pub(super) struct Doors {
     /// Who is expected.
     pub announcements: Announcements,
     /// What media of their legs is made with.
     pub settings: PbxSettings,
-    visitors: mpsc::Sender<Visitor>,
-    inbox: mpsc::Receiver<Visitor>,
-    stop: CancellationToken,
-}
-
-/// The open doors.
-pub(super) struct Doors {
     /// Where AudioSocket connections come in.
     pub audiosocket: Option<SocketAddr>,
     /// Where WebSocket media comes in.
     pub websocket: Option<SocketAddr>,
+    /// The PBX that is controlled.
+    pub ari: Option<AriHandle>,
+    /// Until they are admitted.
+    waiting: Option<mpsc::Receiver<Visitor>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Lobby {
-    pub fn new(config: &Config) -> Self {
-        let (visitors, inbox) = mpsc::channel(VISITORS);
-        Self {
-            announcements: Announcements::new(StdRng::from_rng(&mut rand::rng())),
-            settings: PbxSettings {
-                playout_limit: config.media.max_playout,
-                inband_dtmf: config.media.inband_dtmf,
-            },
-            visitors,
-            inbox,
-            stop: CancellationToken::new(),
-        }
-    }
-
-    /// Opens what is configured; callers are admitted by `exchange`.
+impl Doors {
+    /// Opens what is configured. Whoever comes waits for [`Self::admit`].
     ///
     /// # Errors
-    /// When an address cannot be had.
-    pub async fn open(
-        self,
-        config: &Config,
-        exchange: &Arc<Exchange>,
-        admissions: &TaskTracker,
-    ) -> anyhow::Result<Doors> {
-        let Self { announcements, settings, visitors, inbox, stop } = self;
-        let tasks = TaskTracker::new();
+    /// When an address cannot be had, or ARI's settings cannot be used.
+    pub async fn open(config: &Config, ports: &PortPool) -> anyhow::Result<Self> {
+        let (visitors, waiting) = mpsc::channel(VISITORS);
+        let announcements = Announcements::new(StdRng::from_rng(&mut rand::rng()));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let door = || (visitors.clone(), announcements.clone(), stop.clone(), tasks.clone());
         let audiosocket = match &config.audiosocket {
             Some(section) => {
+                let (visitors, announcements, stop, tasks) = door();
                 let settings = audiosocket::server::Settings::from(section);
-                let door = (visitors.clone(), announcements.clone(), stop.clone(), tasks.clone());
-                let open = audiosocket::server::start(settings, door.0, door.1, door.2, door.3).await;
+                let open = audiosocket::server::start(settings, visitors, announcements, stop, tasks).await;
                 Some(open.with_context(|| busy("audiosocket.listen", section.listen))?)
             }
             None => None,
@@ -76,24 +60,58 @@ impl Lobby {
         let section = config.asterisk_websocket.as_ref();
         let websocket = match section.and_then(chan_websocket::server::Settings::of) {
             Some(settings) => {
+                let (visitors, announcements, stop, tasks) = door();
                 let listen = settings.listen;
-                let door = (visitors.clone(), announcements.clone(), stop.clone(), tasks.clone());
-                let open = chan_websocket::server::start(settings, door.0, door.1, door.2, door.3).await;
+                let open =
+                    chan_websocket::server::start(settings, visitors, announcements, stop, tasks).await;
                 Some(open.with_context(|| busy("asterisk_websocket.listen", listen))?)
             }
             None => None,
         };
-        tokio::spawn(doors::run(Arc::clone(exchange), settings, inbox, admissions.clone()));
-        Ok(Doors { audiosocket, websocket, stop, tasks })
+        let ari = match &config.ari {
+            Some(section) => {
+                let parts = MediaParts {
+                    audiosocket: audiosocket.map(|door| (announcements.clone(), door.port())),
+                    ports: ports.clone(),
+                    websocket: None,
+                };
+                let settings = ari::Settings::of(config, section).map_err(anyhow::Error::msg)?;
+                let open = ari::start(settings, parts, visitors.clone(), stop.clone(), &tasks);
+                Some(open.map_err(anyhow::Error::msg)?)
+            }
+            None => None,
+        };
+        let settings =
+            PbxSettings { playout_limit: config.media.max_playout, inband_dtmf: config.media.inband_dtmf };
+        Ok(Self { announcements, settings, audiosocket, websocket, ari, waiting: Some(waiting), stop, tasks })
     }
-}
 
-impl Doors {
+    /// The way out over channels of the PBX, where it is configured.
+    pub fn way_out(&self, config: &Config) -> Option<PbxOut> {
+        let dials = config.ari.as_ref().is_some_and(|section| section.dial.is_some());
+        let by = Arc::new(self.ari.clone().filter(|_| dials)?);
+        Some(PbxOut { by, settings: self.settings.clone() })
+    }
+
+    /// From now on callers become calls.
+    pub fn admit(&mut self, exchange: &Arc<Exchange>, admissions: &TaskTracker) {
+        if let Some(waiting) = self.waiting.take() {
+            let exchange = Arc::clone(exchange);
+            tokio::spawn(doors::run(exchange, self.settings.clone(), waiting, admissions.clone()));
+        }
+    }
+
     /// Lets nobody in any more; who is in stays.
-    pub async fn shut(&self) {
+    pub fn shut(&self) {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+    }
+
+    /// Waits until the PBX knows that every call is over, at most for `patience`.
+    pub async fn settle(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!("a door of the PBX did not close in time");
+        }
     }
 }
 

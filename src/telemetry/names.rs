@@ -165,6 +165,20 @@ pub const METRICS: &[Metric] = &[
         "tandem_audiosocket_frames_dropped_total",
         "Slots of audio an AudioSocket connection did not take.",
     ),
+    gauge("tandem_ari_connected", "Whether the events of the PBX behind [ari] come."),
+    counter("tandem_ari_disconnects_total", "Times they did not come, or not any more."),
+    counter("tandem_ari_events_total", "Events of the PBX that concern calls."),
+    counter(
+        "tandem_ari_events_dropped_total",
+        "Those dropped because they came too fast; the PBX is looked at instead.",
+    ),
+    counter("tandem_ari_requests_total", "Requests to the PBX."),
+    counter(
+        "tandem_ari_requests_failed_total",
+        "Those that were refused or not answered; a 404 after a hang-up is common.",
+    ),
+    counter("tandem_ari_commands_waited_total", "Commands of legs that had to wait for room."),
+    counter("tandem_ari_refused_total", "Callers refused because too many waited."),
     counter(
         "tandem_asterisk_websocket_connections_total",
         "Connections at the door for Asterisk's WebSocket channel, by outcome.",

@@ -9,6 +9,7 @@ use crate::ari::model::Channel;
 use crate::ari::request::{Extension, ExternalMedia, Outcome, Request, keys_take_ms};
 use crate::id::LegId;
 use crate::pbx::{ChannelEvent, Departure, Exit};
+use crate::telemetry::for_terminal;
 
 use super::desk::{Action, Asked, Desk, Step};
 use super::names::Kind;
@@ -238,7 +239,8 @@ impl Leg {
             0 => 31,
             cause => cause,
         };
-        let mut reason = if reason.is_empty() { "the channel ended".to_owned() } else { reason.to_owned() };
+        let said = if reason.is_empty() { "the channel ended" } else { reason };
+        let mut reason = for_terminal(said);
         if let Some(code) = technical.filter(|code| *code != 0 && *code != 200) {
             reason.push_str(&format!(" ({code})"));
         }

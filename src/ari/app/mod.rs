@@ -213,6 +213,12 @@ impl App {
     /// Calls somebody. What becomes of it is told under the answered id.
     pub fn originate(&mut self, now: Instant, call: Outgoing) -> LegId {
         let id = (self.fresh)();
+        self.originate_as(now, id, call);
+        id
+    }
+
+    /// The same for a leg that has its name already.
+    pub fn originate_as(&mut self, now: Instant, id: LegId, call: Outgoing) {
         let channel = self.names.of(Kind::Out, id, 1);
         let mut leg = Leg::new(now, id, Origin::Called, channel.clone());
         let request = Request::Originate(Originate {
@@ -228,7 +234,6 @@ impl App {
         leg.touched = now;
         self.legs.insert(id, leg);
         self.advance(now, id);
-        id
     }
 
     /// Listens to a channel of the PBX's; a visitor for `called` follows, unless the PBX refuses.
