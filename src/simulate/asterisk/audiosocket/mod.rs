@@ -232,14 +232,8 @@ impl AudioSocketCall {
         }));
         let (orders, inbox) = mpsc::channel(64);
         let (finished, done) = watch::channel(false);
-        let session = Session::new(
-            Link::new(stream, setup.release)?,
-            uuid,
-            setup,
-            person.clone(),
-            report.clone(),
-            inbox,
-        );
+        let session =
+            Session::new(Link::new(stream, setup.release)?, uuid, setup, far, report.clone(), inbox);
         tokio::spawn(async move {
             session.run().await;
             finished.send_replace(true);
@@ -283,6 +277,11 @@ impl AudioSocketCall {
         // An error is the end of the task, too.
         let _ = self.done.clone().wait_for(|done| *done).await;
         self.report()
+    }
+
+    /// For those who want to know of the end elsewhere.
+    pub(super) fn done(&self) -> watch::Receiver<bool> {
+        self.done.clone()
     }
 }
 

@@ -62,14 +62,7 @@ impl Session {
         let how = self.talk().await;
         let now = Instant::now();
         self.note();
-        let mut report = self.report();
-        if how == How::NotRead {
-            report.violations.push("the application did not read for 100 ms".to_owned());
-        }
-        report.ended = Some(how.clone());
-        report.ended_at = Some(now);
-        report.lasted_ms = ms(now.saturating_duration_since(self.began));
-        drop(report);
+        self.end(&how, now);
         self.far.leave();
         let code = match (&how, self.setup.fault) {
             (How::Fault, Some(Fault::Reset(_))) => {
@@ -91,6 +84,16 @@ impl Session {
             while let Some(Ok(_)) = self.ws.next().await {}
         };
         let _ = tokio::time::timeout(CLOSE_PATIENCE, goodbye).await;
+    }
+
+    fn end(&self, how: &How, now: Instant) {
+        if *how == How::NotRead {
+            self.violation("the application did not read for 100 ms");
+        }
+        let mut report = self.report();
+        report.ended = Some(how.clone());
+        report.ended_at = Some(now);
+        report.lasted_ms = ms(now.saturating_duration_since(self.began));
     }
 
     async fn talk(&mut self) -> How {
