@@ -158,6 +158,11 @@ impl AriHandle {
         &self.settings.0.access.url
     }
 
+    /// Whether calls leave over the PBX's channels.
+    pub fn dials(&self) -> bool {
+        self.settings.0.dial.is_some()
+    }
+
     /// Calls a number. What becomes of it is told to the leg.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::Api;
 use super::auth::Caller;
 use super::calls::ask;
 use super::problem::{FieldError, Problem, store_problem};
+use crate::ari::AriHandle;
 use crate::call::dial::{DialRequest, DialSource, DialTarget, RouteRefusal};
 use crate::call::handle::CallCommand;
 use crate::routing::directory::{Route, Unclear};
@@ -179,6 +180,7 @@ fn checked(api: &Api, caller: &Caller, wanted: StartCall) -> Result<(DialRequest
     }
     if let Some(trunk) = &wanted.trunk
         && !api.carriers.status().iter().any(|known| known.name == *trunk)
+        && !(trunk == crate::ari::DOOR && api.ari.as_ref().is_some_and(AriHandle::dials))
     {
         errors.push(field(
             "/trunk",
