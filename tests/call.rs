@@ -3,6 +3,8 @@
 
 #[path = "call/audio.rs"]
 mod audio;
+#[path = "call/audiosocket.rs"]
+mod audiosocket;
 #[path = "call/barge_in.rs"]
 mod barge_in;
 #[path = "call/breaker.rs"]

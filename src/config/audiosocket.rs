@@ -35,10 +35,6 @@ pub struct AudioSocket {
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("format" = "duration-text", "x-maximum" = "1d"))]
     pub idle_timeout: Duration,
-    /// How long an announced call is waited for, when its announcement does not say. 1s to 1h.
-    #[serde(with = "duration")]
-    #[schemars(with = "String", extend("format" = "duration-text", "x-minimum" = "1s", "x-maximum" = "1h"))]
-    pub announce_ttl: Duration,
     /// Most connections at a time; more are closed. 1 to 10000.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_calls: u32,
@@ -53,7 +49,6 @@ impl Default for AudioSocket {
             rate: 8_000,
             uuid_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
-            announce_ttl: Duration::from_secs(60),
             max_calls: 1_000,
         }
     }

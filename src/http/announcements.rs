@@ -16,6 +16,7 @@ use serde_json::json;
 use super::Api;
 use super::auth::Caller;
 use super::problem::{FieldError, Problem};
+use crate::audiosocket::codec::AudioKind;
 use crate::config::Network;
 use crate::pbx::announce::CannotExpect;
 use crate::pbx::{Announcement, Awaited};
@@ -92,8 +93,12 @@ fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<An
     if !(1..=TTL_MOST_S).contains(&ttl) {
         errors.push(field("/ttl_s", "range", "1 to 3600 seconds"));
     }
-    if wanted.rate.is_some_and(|rate| !(8_000..=192_000).contains(&rate)) {
-        errors.push(field("/rate", "range", "8000 to 192000 Hz"));
+    if wanted.rate.is_some_and(|rate| AudioKind::from_rate(rate).is_none()) {
+        errors.push(field(
+            "/rate",
+            "range",
+            "8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000",
+        ));
     }
     let mut networks = Vec::new();
     for (index, text) in wanted.networks.iter().enumerate() {
