@@ -15,6 +15,8 @@ mod bridge;
 mod browser_phone;
 #[path = "call/capture.rs"]
 mod capture;
+#[path = "call/chan_websocket.rs"]
+mod chan_websocket;
 #[path = "call/cost.rs"]
 mod cost;
 #[path = "call/dial.rs"]

@@ -21,3 +21,6 @@ pub mod wire;
 
 /// The subprotocol that both sides must name.
 const SUBPROTOCOL: &str = "media";
+
+#[cfg(test)]
+mod tests;

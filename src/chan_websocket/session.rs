@@ -159,6 +159,13 @@ impl Session {
         self.orders.push(command);
     }
 
+    /// The last thing to be said.
+    pub fn hang_up(&mut self) {
+        // Nobody waits for answers any more.
+        self.queue = Queue::new(SLOT, true);
+        self.orders.push(Command::HangUp);
+    }
+
     /// The next control message.
     pub fn poll_text(&mut self) -> Option<String> {
         let command = match self.orders.is_empty() {

@@ -309,7 +309,7 @@ fn goodbye(mut socket: WebSocket, mut session: Session) {
     if homed::rehome(&mut socket).is_err() {
         return;
     }
-    session.order(Command::HangUp);
+    session.hang_up();
     runtime.spawn(async move {
         let parting = async {
             while let Some(text) = session.poll_text() {
