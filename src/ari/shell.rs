@@ -92,8 +92,8 @@ pub enum AriError {
     Stopping,
 }
 
-/// Opens the door: follows the application's events until `stop`, then waits for its legs. Callers go to
-/// `visitors`.
+/// Opens the door: callers go to `visitors`. From `stop` on they are let go on in the dialplan; who is in stays, and
+/// its tasks end when nobody is.
 ///
 /// # Errors
 /// In words, when the settings cannot be used. A PBX that is not there is no error: it is waited for.
@@ -349,20 +349,20 @@ impl Shell {
         stop: CancellationToken,
         done: CancellationToken,
     ) {
-        let mut stopping: Option<Instant> = None;
+        let mut stopping = false;
         loop {
             self.act();
             self.tell_status();
-            if let Some(since) = stopping
-                && (self.app.is_idle() || since.elapsed() >= STOPPING)
-            {
+            if stopping && self.app.is_idle() {
                 break;
             }
             let now = Instant::now();
             let wake = self.app.next_timeout(now).unwrap_or(now + LONGEST_SLEEP);
-            let wake = if stopping.is_some() { wake.min(now + STOPPING_STEP) } else { wake };
             tokio::select! {
-                () = stop.cancelled(), if stopping.is_none() => stopping = Some(Instant::now()),
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.app.close();
+                }
                 Some(message) = inbox.recv() => self.message(message),
                 Some(news) = news.recv() => self.news(news),
                 Some(answer) = self.asking.join_next() => match answer {
@@ -571,6 +571,3 @@ const LEG_EVENTS: usize = 64;
 /// Requests under way or waiting.
 const WAITING: usize = 4096;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// After `stop` the legs hang up; their channels are waited for.
-const STOPPING: Duration = Duration::from_secs(5);
-const STOPPING_STEP: Duration = Duration::from_millis(50);

@@ -114,6 +114,7 @@ pub struct App {
     look_at: Option<Instant>,
     rounds: u64,
     listening: HashMap<LegId, Wanted>,
+    closed: bool,
 }
 
 /// A leg that listens, before its channel is there.
@@ -157,7 +158,13 @@ impl App {
             look_at: None,
             rounds: 0,
             listening: HashMap::new(),
+            closed: false,
         }
+    }
+
+    /// Takes nobody in any more: who comes goes on in the dialplan. Who is in stays.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The next thing to do.
@@ -404,6 +411,9 @@ impl App {
 
     /// A caller is here.
     fn visit(&mut self, now: Instant, channel: Channel, args: &[String]) {
+        if self.closed {
+            return self.pass_on(now, channel.id);
+        }
         let id = (self.fresh)();
         let mut leg = Leg::new(now, id, Origin::Caller, channel.id.clone());
         leg.enter(now, &channel);
@@ -627,12 +637,15 @@ impl App {
         match self.settings.orphans {
             Orphans::Adopt => self.visit(now, channel, &[]),
             Orphans::HangUp => self.doom(now, channel.id, Thing::Channel(41)),
-            Orphans::Continue => {
-                self.departed.insert(channel.id.clone(), now);
-                let request = Request::Continue { channel: channel.id.clone(), to: None };
-                self.desk.ask(Asked::Doomed(channel.id), request);
-            }
+            Orphans::Continue => self.pass_on(now, channel.id),
         }
+    }
+
+    /// Lets a channel that is nobody's go on in the dialplan.
+    fn pass_on(&mut self, now: Instant, channel: String) {
+        self.departed.insert(channel.clone(), now);
+        let request = Request::Continue { channel: channel.clone(), to: None };
+        self.desk.ask(Asked::Doomed(channel), request);
     }
 }
 

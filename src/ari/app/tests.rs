@@ -591,6 +591,21 @@ fn a_call_without_events_and_without_audio_ends_after_a_while() {
     assert!(matches!(world.told(leg), [ChannelEvent::Up, ChannelEvent::Gone(gone)] if !gone.by_peer));
 }
 
+#[test]
+fn once_closed_who_comes_goes_on_in_the_dialplan_and_who_is_in_stays() {
+    let mut world = World::new(Orphans::Adopt);
+    let leg = world.caller();
+    world.app.close();
+    world.pbx.call("1.8");
+    world.settle();
+    assert_eq!(world.pbx.continued, [("1.8".to_owned(), String::new())]);
+    assert!(world.visitors.len() == 1 && world.told(leg).is_empty() && world.pbx.bridged("1.7"));
+    assert!(!world.app.is_idle());
+    world.command(leg, Command::HangUp(16));
+    world.settle();
+    assert!(world.app.is_idle());
+}
+
 /// Answers and events in any order, lost answers with and without effect, cut event sockets, callers who come,
 /// press, hang up and are sent elsewhere.
 #[test]
