@@ -100,18 +100,29 @@ impl Detector {
 
     /// Listens to `samples` (any number) and appends what it noticed to `edges`.
     pub fn feed(&mut self, mut samples: &[i16], edges: &mut Vec<Edge>) {
-        while !samples.is_empty() {
+        if !self.pending.is_empty() {
             let missing = (self.block - self.pending.len()).min(samples.len());
             let (now, later) = samples.split_at(missing);
             self.pending.extend_from_slice(now);
             samples = later;
-            if self.pending.len() == self.block {
-                let level = level::dbov(&self.pending);
-                self.pending.clear();
-                self.position += self.block as u64;
-                edges.extend(self.judge(level));
+            if self.pending.len() < self.block {
+                return;
             }
+            let level = level::dbov(&self.pending);
+            self.pending.clear();
+            edges.extend(self.take_in(level));
         }
+        let blocks = samples.chunks_exact(self.block);
+        self.pending.extend_from_slice(blocks.remainder());
+        for block in blocks {
+            edges.extend(self.take_in(level::dbov(block)));
+        }
+    }
+
+    /// Another block was heard.
+    fn take_in(&mut self, level_dbov: f32) -> Option<Edge> {
+        self.position += self.block as u64;
+        self.judge(level_dbov)
     }
 
     /// Whether an utterance is going on.

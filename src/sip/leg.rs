@@ -393,6 +393,7 @@ impl SipLeg {
         let mut config = StreamConfig::new(plan.codec, plan.payload_type, plan.remote);
         config.receive.clone_from(&plan.receive);
         config.telephone_event = plan.telephone_event;
+        config.receive_events.clone_from(&plan.receive_events);
         config.ptime = Duration::from_millis(u64::from(plan.ptime_ms));
         config.remote_rtcp = plan.remote_rtcp;
         config.srtp.clone_from(&plan.srtp);

@@ -12,7 +12,7 @@ use crate::provider::ItemId;
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// The last moment, while nobody speaks.
-    recent: VecDeque<u8>,
+    recent: Tape,
     turns: VecDeque<Turn>,
     /// Nobody listens.
     nobody: bool,
@@ -25,7 +25,7 @@ struct Turn {
     item: Option<ItemId>,
     /// Call time of its first sample.
     start_ms: u64,
-    audio: VecDeque<u8>,
+    audio: Tape,
     /// It goes on.
     open: bool,
     /// When its answer was complete.
@@ -48,9 +48,6 @@ pub struct Replay {
 impl Backlog {
     /// The caller was heard; `end_ms` is the call time of the end of `pcm`, 24 kHz.
     pub fn hear(&mut self, end_ms: u64, pcm: &[i16]) {
-        self.carry.extend_from_slice(pcm);
-        let whole = self.carry.len() / RATIO * RATIO;
-        let law = &g711::MULAW;
         let to = match self.turns.back_mut().filter(|turn| turn.open) {
             Some(turn) => {
                 if turn.audio.is_empty() {
@@ -60,11 +57,14 @@ impl Backlog {
             }
             None => &mut self.recent,
         };
-        for three in self.carry[..whole].chunks_exact(RATIO) {
-            let sum: i32 = three.iter().map(|sample| i32::from(*sample)).sum();
-            to.push_back(law.encode_one((sum / RATIO as i32) as i16));
+        if self.carry.is_empty() && pcm.len().is_multiple_of(RATIO) {
+            to.record(pcm);
+        } else {
+            self.carry.extend_from_slice(pcm);
+            let whole = self.carry.len() / RATIO * RATIO;
+            to.record(&self.carry[..whole]);
+            self.carry.drain(..whole);
         }
-        self.carry.drain(..whole);
         self.turns.retain(|turn| turn.answered_ms.is_none_or(|at| end_ms < at + WORDS_WITHIN_MS));
         self.disown();
         self.shrink();
@@ -181,7 +181,7 @@ impl Backlog {
             self.recent = turn.audio;
         }
         let over = self.recent.len().saturating_sub(RECENT_BYTES);
-        self.recent.drain(..over);
+        self.recent.give_up(over);
     }
 
     /// Octets kept.
@@ -195,7 +195,7 @@ impl Backlog {
             && let Some(turn) = self.turns.front_mut()
         {
             let gone = over.min(turn.audio.len());
-            turn.audio.drain(..gone);
+            turn.audio.give_up(gone);
             turn.start_ms += gone as u64 / BYTES_PER_MS;
             over -= gone;
             if turn.audio.is_empty() && !turn.open {
@@ -207,20 +207,75 @@ impl Backlog {
     }
 }
 
-fn decode(audio: &VecDeque<u8>, out: &mut Vec<i16>) {
-    let mut last = i32::from(audio.front().map_or(0, |byte| g711::MULAW.decode_one(*byte)));
+fn decode(audio: &Tape, out: &mut Vec<i16>) {
+    let mut last = i32::from(audio.bytes().next().map_or(0, |byte| g711::MULAW.decode_one(byte)));
     out.reserve(audio.len() * RATIO);
-    for byte in audio {
-        let next = i32::from(g711::MULAW.decode_one(*byte));
+    for byte in audio.bytes() {
+        let next = i32::from(g711::MULAW.decode_one(byte));
         let step = next - last;
         out.extend([last + step / 3, last + 2 * step / 3, next].map(|sample| sample as i16));
         last = next;
     }
 }
 
+/// Octets of audio, the oldest first. In blocks, so that it takes no more room than it holds: most calls keep a second
+/// of it for as long as they last.
+#[derive(Debug, Default)]
+struct Tape {
+    /// All but the last are full.
+    blocks: VecDeque<Vec<u8>>,
+    /// Octets of the first block that were given up.
+    gone: usize,
+}
+
+impl Tape {
+    fn len(&self) -> usize {
+        let full = self.blocks.len().saturating_sub(1) * BLOCK;
+        full + self.blocks.back().map_or(0, Vec::len) - self.gone
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.blocks.iter().flatten().skip(self.gone).copied()
+    }
+
+    /// Appends audio at 24 kHz, a whole number of samples at 8 kHz.
+    fn record(&mut self, mut pcm: &[i16]) {
+        while !pcm.is_empty() {
+            if self.blocks.back().is_none_or(|block| block.len() == BLOCK) {
+                self.blocks.push_back(Vec::with_capacity(BLOCK));
+            }
+            let Some(block) = self.blocks.back_mut() else { return };
+            let (now, later) = pcm.split_at(pcm.len().min((BLOCK - block.len()) * RATIO));
+            block.extend(now.as_chunks::<RATIO>().0.iter().map(|three| {
+                let sum: i32 = three.iter().map(|sample| i32::from(*sample)).sum();
+                g711::MULAW.encode_one((sum / RATIO as i32) as i16)
+            }));
+            pcm = later;
+        }
+    }
+
+    /// Drops that many of the oldest.
+    fn give_up(&mut self, octets: usize) {
+        self.gone += octets.min(self.len());
+        while self.gone >= BLOCK {
+            self.blocks.pop_front();
+            self.gone -= BLOCK;
+        }
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
 /// Samples at 24 kHz for one at 8 kHz.
 const RATIO: usize = 3;
 const BYTES_PER_MS: u64 = 8;
+/// Octets that are allocated at a time.
+const BLOCK: usize = 1024;
 /// What is kept of the time before the speech was noticed: a second, since notice comes late.
 const RECENT_BYTES: usize = 8_000;
 /// Audio no service found speech in is given up at this length, at the latest.
@@ -337,6 +392,40 @@ mod tests {
             assert!(backlog.bytes() <= BYTES_MAX);
         }
         assert_eq!(backlog.replay().places, [(0, 45_000)]);
+    }
+
+    #[test]
+    fn a_tape_gives_back_what_it_was_given_less_what_was_given_up() {
+        let (mut tape, mut expected) = (Tape::default(), VecDeque::new());
+        for round in 0..200u32 {
+            let level = |n: u32| ((n * 37 + round * 911) % 20_000) as i16 - 10_000;
+            let pcm: Vec<i16> = (0..RATIO as u32 * (1 + round % 190)).map(|n| level(n / 3)).collect();
+            tape.record(&pcm);
+            expected.extend(pcm.iter().step_by(RATIO).map(|sample| g711::MULAW.encode_one(*sample)));
+            let over = (round as usize * 53) % 170;
+            tape.give_up(over);
+            expected.drain(..over.min(expected.len()));
+            assert!(tape.bytes().eq(expected.iter().copied()), "round {round}");
+            assert_eq!((tape.len(), tape.is_empty()), (expected.len(), expected.is_empty()));
+            assert!(tape.blocks.len() <= expected.len() / BLOCK + 2);
+        }
+        tape.give_up(usize::MAX);
+        assert!(tape.is_empty() && tape.blocks.is_empty());
+    }
+
+    #[test]
+    fn audio_that_comes_in_odd_pieces_is_not_lost() {
+        let (mut odd, mut even) = (Backlog::default(), Backlog::default());
+        let pcm: Vec<i16> = (0..4800).map(|n| (n % 997 * 13) as i16).collect();
+        let mut heard = 0;
+        for piece in pcm.chunks(481) {
+            heard += piece.len() as u64;
+            odd.hear(heard / 24, piece);
+        }
+        even.hear(200, &pcm);
+        odd.overheard(200);
+        even.overheard(200);
+        assert_eq!(odd.replay().pcm, even.replay().pcm);
     }
 
     fn hear(backlog: &mut Backlog, from_ms: u64, level: i16, ms: u64) {

@@ -95,8 +95,8 @@ impl Call {
     /// Whether the flow goes on with its next step: once the assistant's words have been heard, or it has had its time
     /// for them.
     pub(super) fn moves_on(&self, talk: &Talk) -> bool {
-        let heard = self.leg.is_idle() && talk.conversation.is_heard_out();
-        talk.onward.is_some_and(|until| heard || Instant::now() >= until)
+        let heard = || self.leg.is_idle() && talk.conversation.is_heard_out();
+        talk.onward.is_some_and(|until| heard() || Instant::now() >= until)
     }
 }
 

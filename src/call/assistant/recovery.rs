@@ -25,8 +25,12 @@ use crate::rtp::ItemKey;
 
 impl Call {
     /// What has to be done without anything having happened: silence, openings, time limits.
-    pub(super) fn look_after(&mut self, talk: &mut Talk, plan: &AssistantPlan) -> Result<(), GivenUp> {
-        let now = Instant::now();
+    pub(super) fn look_after(
+        &mut self,
+        talk: &mut Talk,
+        plan: &AssistantPlan,
+        now: Instant,
+    ) -> Result<(), GivenUp> {
         talk.watch.playing(now, self.leg.queued());
         if talk.line.is_up() && talk.watch.has_stalled(now) {
             self.lose(talk, plan, &SessionFault::Stalled, "an answer was due and nothing came");

@@ -66,11 +66,12 @@ pub(super) struct Cut {
 impl Call {
     pub(super) async fn talk(&mut self, talk: &mut Talk, plan: &AssistantPlan) -> Talked {
         loop {
-            if self.look_after(talk, plan).is_err() {
+            let now = Instant::now();
+            if self.look_after(talk, plan, now).is_err() {
                 return self.nobody_left(talk, plan).await;
             }
             let tools = self.desk.as_ref().and_then(|desk| desk.deadline());
-            let deadline = [talk.deadline(), tools].into_iter().flatten().min();
+            let deadline = [talk.deadline(now), tools].into_iter().flatten().min();
             let Talk { line, openings, .. } = &mut *talk;
             let wake = tokio::select! {
                 biased;
@@ -118,7 +119,7 @@ impl Call {
                 let Talk { line, levels, backlog, habits, pulse, .. } = &mut *talk;
                 let (mut sent_at, mut voice) = (None, None);
                 let speaking = !self.leg.is_idle();
-                let now_ms = self.now_ms();
+                let now_ms = self.ledger.elapsed_ms(since);
                 self.hear(|pcm| {
                     line.send_audio(pcm);
                     let now = Instant::now();
@@ -409,10 +410,10 @@ impl Talk {
         false
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
         let openings = self.openings.as_ref().and_then(Openings::deadline);
-        let renewal = self.renewal.deadline(Instant::now()).filter(|_| self.line.is_up());
+        let renewal = self.renewal.deadline(now).filter(|_| self.line.is_up());
         let watch = self.watch.deadline();
         let pulse = self.pulse.deadline().filter(|_| self.line.is_up());
         let own = [self.digits_until, self.ends_at, leaving, self.onward, self.habits.wakes_at()];

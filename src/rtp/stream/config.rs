@@ -20,8 +20,10 @@ pub struct StreamConfig {
     /// What the far end may send: payload type and codec. It may switch between them in mid-stream.
     /// The sending codec under its own payload type is always understood.
     pub receive: Vec<(u8, Codec)>,
-    /// RFC 4733 telephone events: payload type and clock rate in Hz; `None` when not negotiated.
+    /// RFC 4733 telephone events we send: payload type and clock rate in Hz; `None` when not negotiated.
     pub telephone_event: Option<(u8, u32)>,
+    /// Telephone events the far end may send, one payload type for each clock. Those we send are always understood.
+    pub receive_events: Vec<(u8, u32)>,
     /// Audio per packet we send. Whole multiples of 20 ms up to 120 ms; others are rounded. Default 20 ms.
     pub ptime: Duration,
     /// Where the far end wants its RTP. An unspecified address (`0.0.0.0`) means: send none.
@@ -67,6 +69,7 @@ impl StreamConfig {
             payload_type,
             receive: vec![(payload_type, codec)],
             telephone_event: None,
+            receive_events: Vec::new(),
             ptime: Duration::from_millis(20),
             remote,
             remote_rtcp,

@@ -41,9 +41,8 @@ pub(super) struct Listener {
     payloads: Vec<Payload>,
     /// Index of the payload last heard.
     current: Option<usize>,
-    telephone_event: Option<u8>,
-    /// In Hz; of no meaning without telephone events.
-    event_clock: u32,
+    /// Telephone events: payload type and clock in Hz.
+    keys: Vec<(u8, u32)>,
     dtmf: DtmfReceiver,
     inband: Option<Inband>,
     /// 24 kHz, not yet taken.
@@ -69,7 +68,8 @@ struct Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Audio(usize),
-    Event,
+    /// With its clock in Hz.
+    Event(u32),
     ComfortNoise,
 }
 
@@ -158,9 +158,9 @@ impl Inbound {
                 self.listener.current = Some(at);
                 RelayedKind::Audio(codec)
             }
-            Kind::Event => {
+            Kind::Event(clock) => {
                 digit = self.listener.dtmf.receive(now, header.ssrc, header.timestamp, packet.payload);
-                RelayedKind::Event(self.listener.event_clock)
+                RelayedKind::Event(clock)
             }
             Kind::ComfortNoise => RelayedKind::ComfortNoise,
         };
@@ -200,8 +200,7 @@ impl Listener {
             timeline: Timeline::new(now),
             payloads: Vec::new(),
             current: None,
-            telephone_event: None,
-            event_clock: 0,
+            keys: Vec::new(),
             dtmf: DtmfReceiver::default(),
             inband: None,
             audio: Vec::new(),
@@ -230,8 +229,8 @@ impl Listener {
         self.current = current.and_then(|(pt, codec)| {
             self.payloads.iter().position(|p| p.payload_type == pt && p.codec == codec)
         });
-        self.telephone_event = config.telephone_event.map(|(payload_type, _)| payload_type);
-        self.event_clock = config.telephone_event.map_or(0, |(_, clock)| clock);
+        self.keys.clear();
+        self.keys.extend(config.telephone_event.iter().chain(&config.receive_events));
         if config.inband_dtmf != self.inband.is_some() {
             self.inband = config.inband_dtmf.then(Inband::new);
         }
@@ -241,8 +240,8 @@ impl Listener {
         if let Some(at) = self.payloads.iter().position(|p| p.payload_type == payload_type) {
             return Some(Kind::Audio(at));
         }
-        if self.telephone_event == Some(payload_type) {
-            return Some(Kind::Event);
+        if let Some((_, clock)) = self.keys.iter().find(|(key, _)| *key == payload_type) {
+            return Some(Kind::Event(*clock));
         }
         (payload_type == COMFORT_NOISE).then_some(Kind::ComfortNoise)
     }
@@ -250,7 +249,7 @@ impl Listener {
     fn hear(&mut self, released: Released<'_>, events: &mut VecDeque<StreamEvent>) {
         let Packet { header, payload } = released.packet;
         match self.kind(header.payload_type) {
-            Some(Kind::Event) => {
+            Some(Kind::Event(_)) => {
                 let digit = self.dtmf.receive(released.arrival, header.ssrc, header.timestamp, payload);
                 events.extend(digit.map(|digit| StreamEvent::Dtmf { digit, method: DtmfMethod::Rtp }));
             }

@@ -298,6 +298,29 @@ fn media_timeout_is_told_once_and_not_on_hold() {
 }
 
 #[test]
+fn keys_are_heard_under_every_payload_type_that_was_answered() {
+    let mut line = pcmu();
+    let both = StreamConfig { receive_events: vec![(101, 8_000), (110, 48_000)], ..config(Codec::Pcmu, 0) };
+    line.stream.reconfigure(both, line.at(0)).expect("a known codec");
+    line.hear(0, 0);
+    for (n, payload_type, event) in [(1u16, 110, 1), (2, 101, 2), (3, 121, 3)] {
+        let timestamp = u32::from(n) * 160;
+        let header = Header { payload_type, marker: true, sequence: n, timestamp, ssrc: 7 };
+        line.hear_as(u64::from(n) * 20, header, &[event, 0x8a, 0, 160], PEER);
+    }
+    let keys: Vec<_> = line
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            StreamEvent::Dtmf { digit, .. } => Some(digit),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(keys, ['1', '2'], "121 was not agreed on");
+    assert_eq!(line.stream.counts().unknown_payload, 1);
+}
+
+#[test]
 fn a_pressed_key_is_told_once_and_time_goes_on() {
     let mut line = pcmu();
     line.hear(0, 0);

@@ -47,6 +47,7 @@ impl Negotiation {
             payload_type: choice.payload_type,
             receive: audio_of(&choice.formats),
             telephone_event: choice.telephone_event(),
+            receive_events: events_of(&choice.formats),
             ptime_ms,
             direction,
             rtcp_mux: remote.rtcp_mux,
@@ -161,11 +162,17 @@ impl Choice {
     }
 
     pub(super) fn telephone_event(&self) -> Option<(u8, u32)> {
-        self.formats.iter().find_map(|(payload_type, format)| match format {
-            Format::TelephoneEvent(clock) => Some((*payload_type, *clock)),
-            Format::Audio(_) => None,
-        })
+        events_of(&self.formats).first().copied()
     }
+}
+
+/// The telephone events among formats: payload type and clock.
+pub(super) fn events_of(formats: &[(u8, Format)]) -> Vec<(u8, u32)> {
+    let event = |(payload_type, format): &(u8, Format)| match format {
+        Format::TelephoneEvent(clock) => Some((*payload_type, *clock)),
+        Format::Audio(_) => None,
+    };
+    formats.iter().filter_map(event).collect()
 }
 
 /// The codecs among formats.
@@ -178,16 +185,20 @@ pub(super) fn audio_of(formats: &[(u8, Format)]) -> Vec<(u8, Codec)> {
 }
 
 /// The telephone events to agree on: those whose clock one of the codecs has, that of the codec we send
-/// first. When no clock fits (Opus with events at 8 kHz only), the first offered is better than none.
+/// first, then those at 8 kHz, which everybody reads. When no clock fits (Opus with events at 8 kHz only), 8 kHz
+/// or else the first offered is better than none.
 fn events_for(known: &[(u8, Format)], codec: Codec, codecs: &[(u8, Codec, usize)]) -> Vec<(u8, Format)> {
     let events: Vec<_> =
         known.iter().filter(|(_, format)| matches!(format, Format::TelephoneEvent(_))).copied().collect();
     let has_clock = |clock: u32| codecs.iter().any(|(_, codec, _)| codec.clock_rate() == clock);
     let mut fitting: Vec<_> =
         events.iter().filter(|(_, format)| has_clock(format.clock_rate())).copied().collect();
-    fitting.sort_by_key(|(_, format)| format.clock_rate() != codec.clock_rate());
-    if fitting.is_empty() {
-        fitting.extend(events.first());
+    let usual = |(_, format): &(u8, Format)| format.clock_rate() == USUAL_EVENT_CLOCK;
+    fitting.sort_by_key(|event| (event.1.clock_rate() != codec.clock_rate(), !usual(event)));
+    if !fitting.iter().any(|(_, format)| format.clock_rate() == codec.clock_rate()) {
+        let instead = events.iter().find(|event| usual(event)).or(events.first()).copied();
+        fitting.retain(|event| Some(*event) != instead);
+        fitting.splice(0..0, instead);
     }
     fitting
 }
@@ -247,3 +258,6 @@ pub(super) fn ptime_to_send(sdp: &Sdp, media: &Media, capabilities: &Capabilitie
     let fits = |ms: &u16| *ms <= most && capabilities.ptimes_ms.contains(ms);
     sdp.ptime_of(media).filter(fits).unwrap_or(capabilities.ptime_ms)
 }
+
+/// Hz. What a peer that offers several clocks offers in any case.
+const USUAL_EVENT_CLOCK: u32 = 8_000;

@@ -37,8 +37,10 @@ pub struct MediaPlan {
     pub payload_type: u8,
     /// What the peer may send, switching at any time: payload type and codec.
     pub receive: Vec<(u8, Codec)>,
-    /// Telephone events: payload type and RTP clock in Hz; `None` when not agreed.
+    /// Telephone events we send: payload type and RTP clock in Hz; `None` when not agreed.
     pub telephone_event: Option<(u8, u32)>,
+    /// Telephone events the peer may send: one payload type for each clock.
+    pub receive_events: Vec<(u8, u32)>,
     /// Audio per packet we send, in milliseconds.
     pub ptime_ms: u16,
     /// Which way media flows, as seen by us.

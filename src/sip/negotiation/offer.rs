@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::answer::{Choice, Remote, audio_of, formats_of, ptime_to_send};
+use super::answer::{Choice, Remote, audio_of, events_of, formats_of, ptime_to_send};
 use super::{
     Attribute, Codec, Format, Layout, Line, Media, MediaPlan, Negotiated, Negotiation, NegotiationError,
     Pending, Preference, Sdp, Section,
@@ -55,6 +55,7 @@ impl Negotiation {
             payload_type: choice.payload_type,
             receive: receivable(&pending.formats, &choice),
             telephone_event: choice.telephone_event(),
+            receive_events: receivable_events(&pending.formats, &choice),
             ptime_ms: ptime_to_send(&answer, media, &self.capabilities),
             direction: remote.direction.reversed().and(self.wish),
             rtcp_mux: remote.rtcp_mux,
@@ -178,5 +179,16 @@ fn receivable(offered: &[(u8, Format)], choice: &Choice) -> Vec<(u8, Codec)> {
             receive.push((payload_type, codec));
         }
     }
+    receive
+}
+
+/// The telephone events that may come in, when any were agreed on: by our payload types, and by those of the peer.
+fn receivable_events(offered: &[(u8, Format)], choice: &Choice) -> Vec<(u8, u32)> {
+    let theirs = events_of(&choice.formats);
+    if theirs.is_empty() {
+        return theirs;
+    }
+    let mut receive = events_of(offered);
+    receive.extend(theirs.into_iter().filter(|(theirs, _)| offered.iter().all(|(known, _)| known != theirs)));
     receive
 }

@@ -47,6 +47,7 @@ fn a_twilio_offer_is_answered() {
         payload_type: 0,
         receive: vec![(0, Codec::Pcmu), (8, Codec::Pcma)],
         telephone_event: Some((101, 8000)),
+        receive_events: vec![(101, 8000)],
         ptime_ms: 20,
         direction: Direction::SendRecv,
         rtcp_mux: false,
@@ -94,6 +95,45 @@ fn telephone_events_have_the_clock_of_the_codec() {
     let text = offer("RTP/AVP 111 101\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:101 telephone-event/8000");
     let (_, plan) = answer(&mut side(&[Codec::Opus]), &text).unwrap();
     assert_eq!(plan.telephone_event, Some((101, 8_000)), "events of another clock are better than none");
+}
+
+/// As chan_pjsip of Asterisk 22 offers ulaw, g722, slin16 and opus: one telephone event for each clock.
+const ASTERISK: &str = "a=rtpmap:0 PCMU/8000\r\na=rtpmap:9 G722/8000\r\na=rtpmap:118 L16/16000\r\na=rtpmap:107 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=rtpmap:121 telephone-event/16000\r\na=fmtp:121 0-16\r\na=rtpmap:110 telephone-event/48000\r\na=fmtp:110 0-16\r\na=ptime:20\r\na=maxptime:140\r\na=sendrecv";
+
+#[test]
+fn of_several_event_clocks_that_of_the_codec_is_sent_and_all_that_were_answered_are_heard() {
+    let l16 = Codec::L16(SampleRate::HZ_16000);
+    let all = [Codec::Pcmu, Codec::G722, l16, Codec::Opus];
+    let plan = |codecs: &[Codec], order: &str| {
+        let text = offer(&format!("RTP/AVP {order}\r\n{ASTERISK}"));
+        let (sdp, plan) = answer(&mut side(codecs), &text).unwrap();
+        let answered: Vec<u8> = sdp.media[0].payload_types().collect();
+        assert!(plan.receive_events.iter().all(|(event, _)| answered.contains(event)), "{answered:?}");
+        let mut heard: Vec<u8> = plan.receive_events.iter().map(|(event, _)| *event).collect();
+        heard.sort_unstable();
+        (plan.codec, plan.telephone_event, heard)
+    };
+    let (at_8, at_16, at_48) = (Some((101, 8_000)), Some((121, 16_000)), Some((110, 48_000)));
+    assert_eq!(plan(&all, "0 9 118 107 101 121 110"), (Codec::Pcmu, at_8, vec![101, 110, 121]));
+    assert_eq!(plan(&all, "107 0 9 118 121 110 101"), (Codec::Opus, at_48, vec![101, 110, 121]));
+    assert_eq!(plan(&all, "118 0 9 107 110 101 121"), (l16, at_16, vec![101, 110, 121]));
+    assert_eq!(plan(&[Codec::G722], "9 110 121 101"), (Codec::G722, at_8, vec![101]));
+    assert_eq!(plan(&[Codec::Opus], "107 121 101"), (Codec::Opus, at_8, vec![101]), "8 kHz stands in");
+    assert_eq!(plan(&[Codec::Opus, l16], "107 118 121 101"), (Codec::Opus, at_8, vec![101, 121]));
+    assert_eq!(plan(&[Codec::Opus], "107 121"), (Codec::Opus, at_16, vec![121]), "better than none");
+}
+
+#[test]
+fn events_that_we_offered_are_heard_whichever_the_answer_takes() {
+    let mut side = side(&[Codec::Opus, Codec::Pcmu]);
+    let offered = Sdp::parse(&side.offer()).unwrap();
+    assert!(offered.media[0].payload_types().any(|t| t == 110) && offered.media[0].payload_types().any(|t| t == 101));
+    let taken = "RTP/AVP 0 101 110\r\na=rtpmap:101 telephone-event/8000\r\na=rtpmap:110 telephone-event/48000";
+    let done = accept(&mut side, &offer(taken)).unwrap();
+    assert_eq!((done.plan.codec, done.plan.telephone_event), (Codec::Pcmu, Some((101, 8_000))));
+    let mut heard = done.plan.receive_events;
+    heard.sort_unstable();
+    assert_eq!(heard, [(101, 8_000), (110, 48_000)]);
 }
 
 #[test]
