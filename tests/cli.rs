@@ -434,3 +434,83 @@ fn every_metric_is_documented() {
     used.dedup();
     assert_eq!(used, [""; 0], "list them in src/telemetry/names.rs");
 }
+
+/// An AudioSocket server of a few lines: it answers one connection with a tone, and hangs up after so many frames.
+fn audiosocket_server(frames: usize, kind: u8) -> (std::net::SocketAddr, std::thread::JoinHandle<Vec<u8>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let served = std::thread::spawn(move || {
+        let mut stream = listener.accept().expect("somebody calls").0;
+        let mut uuid = [0; 19];
+        stream.read_exact(&mut uuid).expect("a UUID");
+        let (mut header, mut payload, mut digits) = ([0; 3], Vec::new(), Vec::new());
+        for frame in 0..frames {
+            // One of theirs, one of ours: the caller's clock is the pace.
+            loop {
+                stream.read_exact(&mut header).expect("a message");
+                payload.resize(usize::from(u16::from_be_bytes([header[1], header[2]])), 0);
+                stream.read_exact(&mut payload).expect("its payload");
+                if header[0] != 3 {
+                    break;
+                }
+                digits.push(payload[0]);
+            }
+            let step = std::f64::consts::TAU * 440.0 / 8_000.0;
+            let sample = |n: usize| ((8_000.0 * (step * n as f64).sin()) as i16).to_le_bytes();
+            let mut message = vec![kind, 1, 64];
+            message.extend((frame * 160..(frame + 1) * 160).flat_map(sample));
+            stream.write_all(&message).expect("the caller reads");
+        }
+        // A kind that is not ours ends the call as well as a hang-up does.
+        let _ = stream.write_all(&[0, 0, 0]);
+        digits
+    });
+    (address, served)
+}
+
+#[test]
+fn a_simulated_asterisk_calls_an_audiosocket_server_and_tells_what_it_heard() {
+    let (address, served) = audiosocket_server(60, 0x10);
+    let home = Home::new();
+    let uuid = "40325ec2-5efd-4bd3-805f-53576e581d13";
+    let to = address.to_string();
+    let words =
+        ["simulate", "audiosocket", "--to", &to, "--uuid", uuid, "--dtmf", "5", "--strict", "--json", "-q"];
+    let ran = home.run(&words);
+    assert_eq!(ran.code(), 0, "{} {}", ran.out(), ran.err());
+    let told = ran.document();
+    let call = &told["calls"][0];
+    assert_eq!(
+        (&call["uuid"], &call["ended"], &call["digits"]),
+        (&json!(uuid), &json!("server_hung_up"), &json!("5"))
+    );
+    let hz = call["heard"]["tone"]["hz"].as_f64().expect("a tone");
+    assert!((hz - 440.0).abs() < 1.0, "{call}");
+    assert_eq!(served.join().expect("served"), b"5");
+}
+
+#[test]
+fn a_server_that_breaks_audiosocket_is_found_out() {
+    let (address, served) = audiosocket_server(1, 0x20);
+    let to = address.to_string();
+    let ran = Home::new().run(&[
+        "simulate",
+        "asterisk",
+        "--http",
+        "127.0.0.1:0",
+        "--audiosocket",
+        &to,
+        "--format",
+        "slin",
+        "--strict",
+        "--json",
+        "-q",
+    ]);
+    assert_eq!(ran.code(), 7, "{} {}", ran.out(), ran.err());
+    let told = ran.document();
+    let wrong = told["calls"][0]["violations"][0].as_str().expect("a violation");
+    assert!(wrong.contains("kind 0x20"), "{wrong}");
+    served.join().expect("served");
+    let ran = Home::new().run(&["simulate", "audiosocket", "--to", "127.0.0.1:9", "--dtmf", "x"]);
+    assert!(ran.err().contains("`X` is no key"), "{}", ran.err());
+}

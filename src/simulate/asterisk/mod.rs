@@ -13,6 +13,7 @@
 
 pub mod ari;
 pub mod audiosocket;
+pub mod cli;
 pub mod measure;
 pub mod person;
 pub mod release;

@@ -17,8 +17,6 @@ pub enum Release {
     Rates,
     /// 20.19, 22.9, 23.3: a header may come in pieces.
     Headers,
-    /// After 23.4.1: messages of an unknown kind are passed over.
-    Lenient,
 }
 
 impl Release {
@@ -47,17 +45,17 @@ impl FromStr for Release {
         let major = numbers.next().ok_or_else(wrong)??;
         let minor = numbers.next().unwrap_or(Ok(0))?;
         // The first minor release of each branch that has the step.
-        let steps: [Option<u32>; 5] = match major {
-            18 | 19 => [None; 5],
-            20 => [Some(14), Some(15), Some(17), Some(19), Some(21)],
-            21 => [Some(9), Some(10), Some(12), None, None],
-            22 => [Some(4), Some(5), Some(7), Some(9), Some(11)],
-            23 => [Some(0), Some(0), Some(1), Some(3), Some(5)],
-            24.. => [Some(0); 5],
+        let steps: [Option<u32>; 4] = match major {
+            18 | 19 => [None; 4],
+            20 => [Some(14), Some(15), Some(17), Some(19)],
+            21 => [Some(9), Some(10), Some(12), None],
+            22 => [Some(4), Some(5), Some(7), Some(9)],
+            23 => [Some(0), Some(0), Some(1), Some(3)],
+            24.. => [Some(0); 4],
             _ => return Err(wrong()),
         };
         let reached = steps.iter().filter(|first| first.is_some_and(|first| minor >= first)).count();
-        Ok([Self::Early, Self::Keys, Self::Pieces, Self::Rates, Self::Headers, Self::Lenient][reached])
+        Ok([Self::Early, Self::Keys, Self::Pieces, Self::Rates, Self::Headers][reached])
     }
 }
 
@@ -69,7 +67,6 @@ impl fmt::Display for Release {
             Self::Pieces => "22.5",
             Self::Rates => "22.7",
             Self::Headers => "23.4",
-            Self::Lenient => "23.5",
         })
     }
 }
@@ -89,7 +86,7 @@ mod tests {
             ("22.7", Rates),
             ("21.12", Rates),
             ("23.4.1", Headers),
-            ("24", Lenient),
+            ("24", Headers),
         ] {
             assert_eq!(text.parse(), Ok(release), "{text}");
             assert_eq!(release.to_string().parse(), Ok(release), "{text}");

@@ -225,7 +225,18 @@ impl Asterisk {
 
     /// The same, with arguments: `Stasis(app,args…)`.
     pub fn call_with(&self, app: &str, args: &[&str], extension: &str, from: &str) -> Caller {
-        let person = Person::new();
+        self.call_as(app, args, extension, from, Person::new())
+    }
+
+    /// The same, by somebody who is there already.
+    pub fn call_as(
+        &self,
+        app: &str,
+        args: &[&str],
+        extension: &str,
+        from: &str,
+        person: Arc<Person>,
+    ) -> Caller {
         let id = self.shared.with(|state| {
             let id = state.fresh_id();
             let name = format!("PJSIP/{from}-{:08x}", state.counter);

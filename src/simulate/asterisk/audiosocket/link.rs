@@ -12,8 +12,6 @@ use crate::simulate::asterisk::release::Release;
 pub(super) enum Received {
     /// Linear audio of this kind; the samples are in [`Link::payload`].
     Audio(u8),
-    /// A message that this release passes over.
-    Unknown(u8),
     /// The server asked to hang up.
     HangUp,
     /// The server closed its side.
@@ -62,17 +60,16 @@ impl Link {
             };
         }
         let audio = is_audio(kind) && (kind == SLIN || self.release.has_rates());
-        if !audio && self.release < Release::Lenient {
+        if !audio {
             return Received::Broken(format!(
                 "a message of kind 0x{kind:02x}; only audio and hang-up may be sent"
             ));
         }
-        if audio && length == 0 {
+        if length == 0 {
             return Received::Broken("an audio message without audio".to_owned());
         }
         match self.fill(length).await {
-            Ok(()) if audio => Received::Audio(kind),
-            Ok(()) => Received::Unknown(kind),
+            Ok(()) => Received::Audio(kind),
             Err(end) => end,
         }
     }
@@ -83,7 +80,7 @@ impl Link {
             let place = match self.release {
                 // These wrote every piece to the beginning.
                 Release::Early | Release::Keys | Release::Pieces | Release::Rates => 0,
-                Release::Headers | Release::Lenient => done,
+                Release::Headers => done,
             };
             let room = header.len() - done;
             match self.stream.try_read(&mut header[place..place + room]) {

@@ -276,11 +276,6 @@ impl Session {
                 }
                 None
             }
-            Received::Unknown(kind) => {
-                self.report()
-                    .violation(format!("a message of kind 0x{kind:02x}, which older releases hang up on"));
-                None
-            }
             Received::HangUp => Some(How::ServerHungUp),
             Received::Closed => Some(How::ServerClosed),
             Received::Reset(why) => Some(How::Reset(why)),
