@@ -174,6 +174,8 @@ struct Music {
     playing: Option<ItemKey>,
     /// Of the next sample.
     position: usize,
+    /// The party's PBX plays some, for want of ours.
+    by_pbx: bool,
 }
 
 impl Bridge {
@@ -434,6 +436,7 @@ impl Bridge {
                 (self.near_held, self.far_held, self.relay) = (false, false, false);
                 (self.relay_from, self.switches) = (None, 0);
                 (self.near_music.playing, self.far_music.playing) = (None, None);
+                (self.near_music.by_pbx, self.far_music.by_pbx) = (false, false);
                 // Nobody has answered yet: there is nothing to join.
                 let far = self.far.as_ref().map(|far| far.leg.id())?;
                 bridged(call, far, false);
@@ -530,7 +533,8 @@ impl Bridge {
             }
             LegSignal::Ringing { status } => {
                 // Whoever has been answered hears no ringing but ours.
-                let wanted = call.answered && !self.early && !self.near_held;
+                let hears_us = call.answered || call.leg.is_open();
+                let wanted = hears_us && !self.early && !self.near_held;
                 self.ringing.play(&mut call.leg, wanted, Some(&RINGBACK));
                 if let Some(leg) = self.dialling.as_mut().and_then(Dialling::leg) {
                     call.listed.own(leg.id());
@@ -618,6 +622,10 @@ impl Bridge {
 impl Music {
     /// Lets `leg` hear `music` over and over, or stops it.
     fn play(&mut self, leg: &mut Leg, wanted: bool, music: Option<&[i16]>) {
+        let by_pbx = wanted && music.is_none();
+        if by_pbx != std::mem::replace(&mut self.by_pbx, by_pbx) {
+            leg.hold(by_pbx);
+        }
         if !wanted {
             if self.playing.take().is_some() {
                 leg.clear();

@@ -260,6 +260,18 @@ impl Leg {
         }
     }
 
+    /// Whether the party hears us before it is answered, with nobody else to make a ringing tone for it.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Pbx(leg) if leg.is_open())
+    }
+
+    /// Lets a party behind a PBX wait with the PBX's own music, or takes it back.
+    pub fn hold(&mut self, on: bool) {
+        if let Self::Pbx(leg) = self {
+            leg.hold(on);
+        }
+    }
+
     // Moving the party.
 
     /// Takes the peer's wish to move the call.

@@ -445,6 +445,11 @@ impl Call {
                 let (state, codec) = ((*state).to_owned(), codec.to_string());
                 self.ledger.record(CallEventKind::Media { state, codec });
             }
+            Wake::Leg(LegSignal::Established) if matches!(self.leg, Leg::Pbx(_)) => {
+                // How a PBX's audio is coded may be known only now.
+                let codec = self.leg.codec().map_or_else(String::new, |codec| codec.to_string());
+                self.ledger.record(CallEventKind::Media { state: "active".to_owned(), codec });
+            }
             Wake::Leg(LegSignal::Dtmf { digit, method }) => {
                 // What is collected for a tool may be a PIN, begun before the tool is called or ended after it.
                 let hidden = self.keys_hidden || self.desk.as_ref().is_some_and(|desk| desk.collects());

@@ -103,7 +103,7 @@ struct Waiting {
 impl PbxLeg {
     /// A leg on the worker of this pacer.
     pub fn new(parts: LegParts, settings: PbxSettings, pacer: Pacer) -> Self {
-        Self {
+        let mut leg = Self {
             id: parts.id,
             control: parts.control,
             events: parts.events,
@@ -122,7 +122,12 @@ impl PbxLeg {
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             quality: None,
             over: false,
+        };
+        // What came with the caller is there before the first word.
+        if let Ok(media) = leg.coming.try_recv() {
+            leg.attach(media);
         }
+        leg
     }
 
     /// Its name.
@@ -138,6 +143,11 @@ impl PbxLeg {
     /// The codec that is most like what is spoken, once there is media.
     pub fn codec(&self) -> Option<Codec> {
         self.media.as_ref().map(Media::codec)
+    }
+
+    /// Whether the party hears us already, answered or not: nobody else makes a ringing tone for it then.
+    pub fn is_open(&self) -> bool {
+        self.up && self.media.is_some()
     }
 
     /// Whether the channel can be sent elsewhere in the PBX: one that is controlled anywhere, another only to the

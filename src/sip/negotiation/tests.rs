@@ -127,8 +127,12 @@ fn of_several_event_clocks_that_of_the_codec_is_sent_and_all_that_were_answered_
 fn events_that_we_offered_are_heard_whichever_the_answer_takes() {
     let mut side = side(&[Codec::Opus, Codec::Pcmu]);
     let offered = Sdp::parse(&side.offer()).unwrap();
-    assert!(offered.media[0].payload_types().any(|t| t == 110) && offered.media[0].payload_types().any(|t| t == 101));
-    let taken = "RTP/AVP 0 101 110\r\na=rtpmap:101 telephone-event/8000\r\na=rtpmap:110 telephone-event/48000";
+    assert!(
+        offered.media[0].payload_types().any(|t| t == 110)
+            && offered.media[0].payload_types().any(|t| t == 101)
+    );
+    let taken =
+        "RTP/AVP 0 101 110\r\na=rtpmap:101 telephone-event/8000\r\na=rtpmap:110 telephone-event/48000";
     let done = accept(&mut side, &offer(taken)).unwrap();
     assert_eq!((done.plan.codec, done.plan.telephone_event), (Codec::Pcmu, Some((101, 8_000))));
     let mut heard = done.plan.receive_events;
