@@ -28,7 +28,7 @@ pub struct Line {
 
 enum Far {
     Rtp(Rtp),
-    AudioSocket(Box<AudioSocket>),
+    AudioSocket(AudioSocket),
 }
 
 struct Rtp {
@@ -105,7 +105,7 @@ impl Line {
     ) -> std::io::Result<Self> {
         let socket = Some(TcpStream::from_std(socket)?);
         let far = AudioSocket { socket, kind, decoder: Decoder::default(), since, received: 0 };
-        Ok(Self::new(call, Far::AudioSocket(Box::new(far)), waker))
+        Ok(Self::new(call, Far::AudioSocket(far), waker))
     }
 
     fn new(call: usize, far: Far, waker: Waker) -> Self {
