@@ -50,7 +50,7 @@ impl Control for SocketControl {
         self.tell(ChannelEvent::KeysSent);
     }
 
-    fn presses_keys(&self) -> bool {
+    fn is_apart(&self) -> bool {
         false
     }
 

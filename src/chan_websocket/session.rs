@@ -82,7 +82,11 @@ impl Session {
             Event::Xoff => self.queue.stop(),
             Event::Xon => self.queue.go_on(),
             Event::MarkProcessed(id) => self.queue.mark_processed(now, id),
-            Event::Status(status) => self.queue.status(now, status),
+            Event::Status(status) => {
+                let (waits, behind) = (status.queue_length, self.queue.behind(now));
+                tracing::trace!(waits, behind_ms = behind.as_millis(), "Asterisk's queue");
+                self.queue.status(now, status);
+            }
             Event::Digit(key) => return Heard::Digit(key),
             Event::Error(text) if text.contains("passthrough") => self.queue.pass_through(),
             Event::Error(text) => {

@@ -217,7 +217,7 @@ async fn a_channel_dialled_with_n_is_answered_when_it_is_to_be() {
     assert!(!visitor.leg.up);
     let mut wire = wire_of(&mut visitor);
     let mut control = visitor.leg.control.take().expect("it can be answered");
-    assert!(!control.presses_keys());
+    assert!(!control.is_apart());
     control.answer();
     assert_eq!(visitor.leg.events.try_recv(), Ok(ChannelEvent::Up));
     // The wire reads its orders when it is polled.

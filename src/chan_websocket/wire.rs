@@ -1,7 +1,8 @@
 //! The connection on its media worker.
 
+use std::collections::VecDeque;
 use std::io;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -305,18 +306,16 @@ impl SocketWire {
 /// Hangs up, and reads until Asterisk has closed: a socket that is closed with something unread in it takes back
 /// what it said.
 fn goodbye(mut socket: WebSocket, mut session: Session) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    if homed::rehome(&mut socket).is_err() {
-        return;
-    }
     session.hang_up();
+    let last = std::iter::from_fn(|| session.poll_text()).map(Message::text);
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let mut last = last.chain([Message::Close(Some(frame))]).collect::<VecDeque<_>>();
+    // At once, as far as the socket takes it: the server may be about to stop.
+    let _later = poll_part(&mut socket, &mut last, &mut Context::from_waker(Waker::noop()));
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
         let parting = async {
-            while let Some(text) = session.poll_text() {
-                socket.send(Message::text(text)).await?;
-            }
-            let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-            socket.send(Message::Close(Some(frame))).await?;
+            std::future::poll_fn(|cx| poll_part(&mut socket, &mut last, cx)).await?;
             while let Some(message) = socket.next().await {
                 message?;
             }
@@ -325,6 +324,20 @@ fn goodbye(mut socket: WebSocket, mut session: Session) {
         // Gone is gone.
         let _gone = tokio::time::timeout(GOODBYE_LIMIT, parting).await;
     });
+}
+
+/// Writes the last messages.
+fn poll_part(
+    socket: &mut WebSocket,
+    last: &mut VecDeque<Message>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), tungstenite::Error>> {
+    while !last.is_empty() {
+        ready!(socket.poll_ready_unpin(cx))?;
+        let Some(message) = last.pop_front() else { break };
+        socket.start_send_unpin(message)?;
+    }
+    socket.poll_flush_unpin(cx)
 }
 
 /// What a close says: everything but a normal one is a loss.

@@ -20,8 +20,8 @@ pub trait Control: Send {
     /// Presses keys towards the far end; [`ChannelEvent::KeysSent`] follows.
     fn send_dtmf(&mut self, digits: &str);
 
-    /// Whether [`Self::send_dtmf`] is heard by the far end; keys are tones in the audio otherwise.
-    fn presses_keys(&self) -> bool {
+    /// Whether the channel is something beside its audio. Otherwise it ends with its wire, and keys are tones.
+    fn is_apart(&self) -> bool {
         true
     }
 

@@ -166,6 +166,12 @@ impl PbxLeg {
     /// Answers. Done at once, or as soon as there is media: nobody is to miss the first words.
     pub fn answer(&mut self) {
         self.answering = true;
+        // A caller who came with media has it before anybody asks what is spoken.
+        if self.media.is_none()
+            && let Ok(media) = self.coming.try_recv()
+        {
+            return self.attach(media);
+        }
         self.answer_with_media();
     }
 
@@ -230,7 +236,7 @@ impl PbxLeg {
 
     /// Presses keys towards the party: by its channel, or as tones in the audio.
     pub fn send_dtmf(&mut self, digits: &str) {
-        if let Some(control) = self.control.as_mut().filter(|control| control.presses_keys()) {
+        if let Some(control) = self.control.as_mut().filter(|control| control.is_apart()) {
             return control.send_dtmf(digits);
         }
         // A name of its own each time: what was cleared once is not played again.
@@ -331,7 +337,7 @@ impl PbxLeg {
 
     /// A channel that is controlled says by itself how it ended, or gets other media.
     fn media_lost(&mut self, end: WireEnd) {
-        match &mut self.control {
+        match self.control.as_mut().filter(|control| control.is_apart()) {
             Some(control) => {
                 let wait = if control.media_lost() { OTHER_MEDIA } else { LAST_WORD };
                 let until = Instant::now() + wait;

@@ -42,6 +42,11 @@ fn amplitude(pcm: &[i16], rate: u32, hz: f64) -> f64 {
     2.0 * re.hypot(im) / pcm.len() as f64
 }
 
+/// Frames that wait in the end. While a machine that is busy runs one clock late, there are more: they must not stay.
+fn waiting(report: &Report) -> u64 {
+    report.counts.queued - report.counts.played - report.counts.flushed
+}
+
 /// How many milliseconds of samples are louder than a whisper.
 fn loud_ms(pcm: &[i16], rate: u32) -> usize {
     pcm.chunks(rate as usize / 1000).filter(|window| rms(window) > 560.0).count()
@@ -70,10 +75,14 @@ async fn tones_pass_both_ways_in_every_format_and_dialect() {
         lab.close_without_violations().await;
 
         assert_eq!(record.trunk.as_deref(), Some("asterisk_websocket"), "{format}");
+        assert!(
+            record.codec.as_deref().is_some_and(|codec| codec.contains('/')),
+            "{format}: {:?}",
+            record.codec
+        );
         assert!(report.violations.is_empty(), "{format}: {:?}", report.violations);
         assert_eq!(report.counts.discarded_bytes, 0, "{format}");
-        // A machine that is busy runs both clocks late; a backlog would be tens of frames.
-        assert!(report.counts.queue_max <= 8, "{format}: {:?} frames waited", report.counts.queue_max);
+        assert!(waiting(&report) <= 5, "{format}: {:?}", report.counts);
         let first = tape.pcm.iter().position(|s| s.unsigned_abs() > 4000).expect("the tone");
         let second = &tape.pcm[first + tape.rate as usize..][..tape.rate as usize];
         let level = decibels(amplitude(second, tape.rate, 440.0), 8000.0);
@@ -83,7 +92,11 @@ async fn tones_pass_both_ways_in_every_format_and_dialect() {
         let level = decibels(loud, 8000.0);
         assert!(level.abs() < 1.0, "{format}: 1000 Hz reached the service {level} dB from its level");
         assert!(rest < -15.0, "{format}: {rest} dB beside the tone");
-        eprintln!("{format}: {level:.2} dB, rest {rest:.1} dB, queue {}", report.counts.queue_max);
+        eprintln!(
+            "{format}: {level:.2} dB, rest {rest:.1} dB, queue {}, at most {}",
+            waiting(&report),
+            report.counts.queue_max
+        );
     });
     // Two at a time: each is a whole server.
     let mut each: Vec<_> = each.map(Box::pin).collect();
@@ -104,8 +117,8 @@ async fn the_queue_stays_short_whatever_the_clock() {
     call.hang_up();
     let report = ended(&call).await;
     lab.close().await;
-    // Two frames would have stayed by now, and more with each second.
-    assert!(report.counts.queue_max <= 8, "{:?}", report.counts);
+    // A clock that is 2000 ppm slower leaves two frames more by now; as many as the machine was ever late stay, too.
+    assert!(waiting(&report) <= 5, "{:?}", report.counts);
     assert_eq!(report.counts.dropped, 0);
     assert!(report.violations.is_empty(), "{:?}", report.violations);
     let marks = report.counts.commands.iter().filter(|text| text.starts_with("MARK_MEDIA")).count();
@@ -166,8 +179,7 @@ async fn what_is_told_as_heard_is_what_asterisk_played() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_and_the_ends_of_both_sides_are_told() {
-    let mut setup = Setup::default();
-    setup.resources = r#"
+    let resources = r#"
 [[number]]
 organization = "acme"
 number = "600"
@@ -179,6 +191,7 @@ number = "700"
 flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
 "#
     .to_owned();
+    let setup = Setup { resources, ..Setup::default() };
     let (lab, url) = open(setup).await;
 
     let call = WebSocketCall::connect(&format!("{url}?to=600&from=%2B15550177321"), Channel::default())
@@ -188,6 +201,7 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     assert_eq!(report.ended, Some(How::ToldToHangUp));
     assert!(report.violations.is_empty(), "{:?}", report.violations);
 
+    lab.closed(1).await;
     let call = WebSocketCall::connect(&format!("{url}/700"), Channel::default().json()).await.expect("taken");
     for key in ['1', '#', 'D'] {
         call.press(key);
@@ -195,7 +209,7 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     let id = lab.live_call().await.id;
     super::support::within(20, "the keys are told", async || {
         let events = lab.events(id).await;
-        (data_of(&events, "dtmf").len() >= 3).then_some(())
+        (data_of(&events, "dtmf.received").len() >= 3).then_some(())
     })
     .await;
     call.hang_up();
@@ -205,21 +219,21 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     let first: &CallRecord = records.iter().find(|record| record.to == "600").expect("recorded");
     assert_eq!(first.from, "+15550177321");
     let events = lab.events(id).await;
-    let keys: Vec<_> = data_of(&events, "dtmf").iter().map(|key| key["digit"].clone()).collect();
+    let keys: Vec<_> = data_of(&events, "dtmf.received").iter().map(|key| key["digit"].clone()).collect();
     assert_eq!(keys, ["1", "#", "D"], "{:?}", kinds(&events));
     lab.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_dialled_with_n_is_answered_by_its_flow() {
-    let mut setup = Setup::default();
-    setup.resources = r#"
+    let resources = r#"
 [[number]]
 organization = "acme"
 number = "600"
 flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
 "#
     .to_owned();
+    let setup = Setup { resources, ..Setup::default() };
     let (lab, url) = open(setup).await;
     let mut channel = Channel::of(Coding::Ulaw);
     channel.no_answer = true;
@@ -228,6 +242,8 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     super::support::within(20, "it is answered", async || call.report().answered.then_some(())).await;
     call.hang_up();
     ended(&call).await;
+    let record = lab.closed(1).await.remove(0);
+    assert_eq!(record.ended_by.as_deref(), Some("caller"), "{record:?}");
     // A flow that refuses does not answer.
     let call = WebSocketCall::connect(&format!("{url}/300"), channel).await.expect("taken");
     let report = ended(&call).await;
