@@ -26,7 +26,7 @@ struct State {
 /// What was heard, in order of arrival.
 #[derive(Debug, Clone, Default)]
 pub struct Tape {
-    /// Of [`Self::pcm`] in Hz; 0 until something was heard.
+    /// Of [`Self::pcm`] in Hz, the highest that was heard; 0 until something was.
     pub rate: u32,
     /// The samples one after the other: silence in which nothing arrived is not on it.
     pub pcm: Vec<i16>,
@@ -73,8 +73,8 @@ impl Tape {
     }
 
     fn add(&mut self, at: Instant, rate: u32, pcm: &[i16], keep: Option<Duration>) {
-        if self.rate == 0 {
-            self.rate = rate;
+        if rate > self.rate {
+            self.raise(rate);
         }
         if keep.is_some_and(|keep| self.length() >= keep) {
             self.unkept += pcm.len() as u64;
@@ -86,6 +86,16 @@ impl Tape {
         } else {
             self.pcm.extend(sound::resample(pcm, rate, self.rate));
         }
+    }
+
+    /// What was heard before at a lower rate is brought to this one: a server may begin at 8 kHz, before it knows.
+    fn raise(&mut self, rate: u32) {
+        if self.rate > 0 {
+            self.pcm = sound::resample(&self.pcm, self.rate, rate);
+            let place = |start: usize| (start as u64 * u64::from(rate) / u64::from(self.rate)) as usize;
+            self.arrivals.iter_mut().for_each(|arrival| arrival.start = place(arrival.start));
+        }
+        self.rate = rate;
     }
 }
 
@@ -170,15 +180,24 @@ impl Person {
 
     /// The next `span` of what is heard from now on; less when the line is gone before.
     pub async fn hear(&self, span: Duration) -> Vec<i16> {
-        let from = self.lock().heard.pcm.len();
+        // Counted in pieces: the rate may rise meanwhile.
+        let from = self.lock().heard.arrivals.len();
+        let piece = |tape: &Tape| match tape.arrivals.get(from) {
+            Some(arrival) => tape.pcm[arrival.start..].to_vec(),
+            None => Vec::new(),
+        };
         let heard = self.wait(|state| {
             let tape = &state.heard;
             let wanted = (span.as_secs_f64() * f64::from(tape.rate)) as usize;
-            (tape.rate > 0 && tape.pcm.len() >= from + wanted).then(|| tape.pcm[from..from + wanted].to_vec())
+            let mut pcm = piece(tape);
+            (tape.rate > 0 && pcm.len() >= wanted).then(|| {
+                pcm.truncate(wanted);
+                pcm
+            })
         });
         match heard.await {
             Some(pcm) => pcm,
-            None => self.lock().heard.pcm.split_off(from),
+            None => piece(&self.lock().heard),
         }
     }
 
@@ -269,5 +288,8 @@ mod tests {
         assert_eq!(tape.since(start + Duration::from_millis(30)).len(), 320);
         tape.add(start, 8_000, &[1; 160], Some(Duration::from_millis(80)));
         assert_eq!((tape.unkept, tape.length()), (160, Duration::from_millis(80)));
+        tape.add(start + Duration::from_millis(80), 24_000, &[7; 480], None);
+        assert_eq!((tape.rate, tape.pcm.len(), &tape.pcm[1_920..]), (24_000, 2_400, &[7; 480][..]));
+        assert_eq!((tape.arrivals[3].start, tape.arrivals[4].start), (1_440, 1_920));
     }
 }

@@ -221,6 +221,9 @@ impl State {
             channel.app = Some(app.to_owned());
             (channel.app_name, channel.app_data) = ("Stasis", [&[app], args].concat().join(","));
         }
+        if self.channels.get(id).is_some_and(|channel| channel.is_ours) {
+            self.tell_of(id, json!({"type": "ChannelVarset", "variable": "STASISSTATUS", "value": ""}));
+        }
         self.tell_of(id, json!({"type": "StasisStart", "args": args}));
         true
     }
@@ -244,7 +247,19 @@ impl State {
             channel.absorbs = absorbs;
         }
         self.tell_of(id, json!({"type": "ChannelEnteredBridge", "bridge": shown}));
+        self.tell_peers(bridge);
         self.rewire(bridge);
+    }
+
+    /// Each member's variable with the names of the others, which nobody asked for.
+    fn tell_peers(&mut self, bridge: &str) {
+        let members = self.bridges.get(bridge).map(|found| found.channels.clone()).unwrap_or_default();
+        for member in &members {
+            let others =
+                members.iter().filter(|other| *other != member).filter_map(|other| self.channels.get(other));
+            let names = others.map(|other| other.name.clone()).collect::<Vec<_>>().join(",");
+            self.tell_of(member, json!({"type": "ChannelVarset", "variable": "BRIDGEPEER", "value": names}));
+        }
     }
 
     /// Takes a channel out of its bridge.
@@ -255,7 +270,9 @@ impl State {
         let Some(found) = self.bridges.get_mut(&bridge) else { return };
         found.channels.retain(|member| member != id);
         let shown = found.to_json();
+        self.tell_of(id, json!({"type": "ChannelVarset", "variable": "BRIDGEPEER", "value": ""}));
         self.tell_of(id, json!({"type": "ChannelLeftBridge", "bridge": shown}));
+        self.tell_peers(&bridge);
         if let Some(port) = self.channels.get(id).and_then(|channel| channel.port.clone()) {
             port.connect(Vec::new());
         }
@@ -274,9 +291,14 @@ impl State {
             ticking.cancel();
         }
         let people: Vec<_> = ends().collect();
-        if people.len() > 1 && members.iter().all(|channel| channel.port.is_none()) {
+        let alone = members.iter().all(|channel| channel.port.is_none());
+        // Without a runtime the PBX is on its way out, and nobody listens.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && people.len() > 1
+            && alone
+        {
             let stop = CancellationToken::new();
-            tokio::spawn(super::port::converse(people, stop.clone()));
+            runtime.spawn(super::port::converse(people, stop.clone()));
             found.ticking = Some(stop);
         }
     }

@@ -12,8 +12,8 @@ use crate::simulate::asterisk::release::Release;
 pub(super) enum Received {
     /// Linear audio of this kind; the samples are in [`Link::payload`].
     Audio(u8),
-    /// The server asked to hang up.
-    HangUp,
+    /// The server asked to hang up; so many bytes were to follow, which must be none.
+    HangUp(usize),
     /// The server closed its side.
     Closed,
     /// The connection was reset, or the network failed.
@@ -53,11 +53,8 @@ impl Link {
         let [kind, high, low] = header;
         let length = usize::from(u16::from_be_bytes([high, low]));
         if kind == HANG_UP {
-            return if length == 0 {
-                Received::HangUp
-            } else {
-                Received::Broken(format!("a hang-up with a payload of {length} bytes"))
-            };
+            // The rest is never looked at.
+            return Received::HangUp(length);
         }
         let audio = is_audio(kind) && (kind == SLIN || self.release.has_rates());
         if !audio {

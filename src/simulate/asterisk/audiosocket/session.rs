@@ -24,9 +24,12 @@ pub(super) struct Session {
     began: Instant,
     /// Something happened in either direction.
     active: Instant,
-    /// The latest own slot, and how much later than it should it came.
+    /// The latest own slot.
     slot: Instant,
-    own_delay: Duration,
+    /// How long this machine kept us waiting, and when that was: what comes in a burst after it is no fault of theirs.
+    delay: (Duration, Instant),
+    /// The first own audio. Before it the server cannot know the rate.
+    spoke: Option<Instant>,
     kind: u8,
     frame: Vec<i16>,
     bytes: Vec<u8>,
@@ -65,7 +68,8 @@ impl Session {
             began: now,
             active: now,
             slot: now,
-            own_delay: Duration::ZERO,
+            delay: (Duration::ZERO, now),
+            spoke: None,
             kind,
             frame: Vec::new(),
             bytes: Vec::new(),
@@ -133,7 +137,7 @@ impl Session {
                 Next::Order(Some(Order::HangUp) | None) => Some(How::HungUp),
                 Next::Slot => {
                     let now = Instant::now();
-                    self.own_delay = now.saturating_duration_since(self.slot).saturating_sub(SLOT);
+                    self.excuse(now);
                     self.slot = now;
                     self.speak().await
                 }
@@ -174,6 +178,7 @@ impl Session {
         let mut result = None;
         if speaks {
             self.active = Instant::now();
+            self.spoke.get_or_insert(self.active);
             let payload: Vec<u8> = frame.iter().flat_map(|sample| sample.to_le_bytes()).collect();
             message(self.kind, &payload, &mut self.bytes);
             self.waiting += 1;
@@ -250,7 +255,8 @@ impl Session {
                 // Before kinds had rates, kind 0x10 was whatever the channel's was.
                 let theirs = if kind == expected { rate } else { rate_of(kind).unwrap_or(rate) };
                 let span = Duration::from_secs_f64(samples.len() as f64 / f64::from(theirs));
-                let (began, excuse) = (self.began, self.own_delay);
+                let (began, excuse) = (self.began, self.excuse(now));
+                let knows = self.spoke.is_some_and(|spoke| now > spoke + KNOWN_AFTER + excuse);
                 let mut report = self.report();
                 let backlog = report.pace.frame(now, began, span);
                 if split > report.split_headers {
@@ -262,7 +268,7 @@ impl Session {
                     report.violation(format!("an audio message of {length} bytes: half a sample"));
                 }
                 // What a server sends before it can know the kind is translated.
-                if kind != expected && report.sent > KNOWN_AFTER {
+                if kind != expected && (knows || kind != SLIN) {
                     report.violation(format!("audio of kind 0x{kind:02x} where 0x{expected:02x} is sent"));
                 }
                 if backlog > BACKLOG_MAX + excuse {
@@ -276,11 +282,26 @@ impl Session {
                 }
                 None
             }
-            Received::HangUp => Some(How::ServerHungUp),
+            Received::HangUp(length) => {
+                if length > 0 {
+                    self.report().violation(format!("a hang-up with a payload of {length} bytes"));
+                }
+                Some(How::ServerHungUp)
+            }
             Received::Closed => Some(How::ServerClosed),
             Received::Reset(why) => Some(How::Reset(why)),
             Received::Broken(what) => Some(How::Broken(what)),
         }
+    }
+
+    /// How late we ourselves have been lately.
+    fn excuse(&mut self, now: Instant) -> Duration {
+        let late = now.saturating_duration_since(self.slot).saturating_sub(SLOT);
+        let is_old = now.saturating_duration_since(self.delay.1) > EXCUSED_FOR;
+        if late >= self.delay.0 || is_old {
+            self.delay = (late, now);
+        }
+        self.delay.0
     }
 
     async fn fail(&mut self) -> Option<How> {
@@ -332,7 +353,9 @@ impl Fault {
 const APPLICATION_PATIENCE: Duration = Duration::from_secs(2);
 /// Asterisk has no playout buffer here: what comes early is a burst of RTP, and cannot be taken back.
 const BACKLOG_MAX: Duration = Duration::from_millis(120);
-/// Messages of ours after which a server knows our kind.
-const KNOWN_AFTER: u64 = 5;
+/// How long one delay of this machine's is remembered.
+const EXCUSED_FOR: Duration = Duration::from_secs(1);
+/// How soon the server answers audio with audio of the same rate.
+const KNOWN_AFTER: Duration = Duration::from_millis(200);
 /// Messages that can be on their way when a write fails.
 const LAST_READS: usize = 16;

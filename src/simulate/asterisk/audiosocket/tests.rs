@@ -67,7 +67,6 @@ async fn what_asterisk_does_not_take_ends_the_call() {
         (headers, audio(0x01, 16), "kind 0x01"),
         (headers, audio(0xff, 1), "kind 0xff"),
         (headers, audio(0x10, 0), "without audio"),
-        (headers, audio(0x00, 4), "hang-up with a payload"),
         (Release::Pieces, audio(0x12, 640), "kind 0x12"),
         (headers, audio(0x10, 320)[..200].to_vec(), "stood still"),
     ] {
