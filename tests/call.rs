@@ -1,6 +1,8 @@
 //! Whole calls: a server, the simulated service it talks to and a phone in one process, joined by real
 //! SIP, RTP and WebSockets.
 
+#[path = "call/ari.rs"]
+mod ari;
 #[path = "call/audio.rs"]
 mod audio;
 #[path = "call/audiosocket.rs"]

@@ -216,6 +216,13 @@ fn the_ari_section_is_judged() {
     assert_eq!(judged("media_host = \"192.0.2.20\"\n"), [readable]);
     assert_eq!(judged("medium = \"websocket\"\n"), [readable]);
     assert_eq!(
+        judged("media_host = \"192.0.2.20\"\nmedia_format = \"slin16\"\n"),
+        [
+            "tandem.toml:7:16: error: ari.media_format: \"slin16\" is no codec for this medium\n  fix: write one of g722, slin, ulaw, alaw",
+            readable
+        ]
+    );
+    assert_eq!(
         judged(
             "media_host = \"192.0.2.20\"\nmedium = \"audiosocket\"\nmedia_format = \"ulaw\"\ndial = \"PJSIP/100\"\n"
         ),

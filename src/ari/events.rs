@@ -53,12 +53,9 @@ impl Reader {
     /// Connects, reads, connects again.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
-        let _stopped = stop.run_until_cancelled(self.follow(&mut backoff)).await;
-    }
-
-    async fn follow(&self, backoff: &mut Backoff) {
         loop {
-            let opened = tokio::time::timeout(CONNECT_LIMIT, self.open()).await;
+            let open = stop.run_until_cancelled(tokio::time::timeout(CONNECT_LIMIT, self.open()));
+            let Some(opened) = open.await else { return };
             let problem = match opened.unwrap_or_else(|_| Err("no answer within 5 s".to_owned())) {
                 Ok(socket) => {
                     metrics::gauge!("tandem_ari_connected").set(1.0);
@@ -66,12 +63,13 @@ impl Reader {
                         return;
                     }
                     let since = Instant::now();
-                    let end = self.read(socket).await;
+                    let end = self.read(socket, &stop).await;
                     metrics::gauge!("tandem_ari_connected").set(0.0);
                     backoff.lasted(since.elapsed(), matches!(end, End::Replaced));
                     match end {
                         End::Lost(problem) => problem,
                         End::Replaced => REPLACED.to_owned(),
+                        End::Stopped => return,
                     }
                 }
                 Err(problem) => problem,
@@ -80,7 +78,9 @@ impl Reader {
             if self.news.send(News::Disconnected(problem)).await.is_err() {
                 return;
             }
-            tokio::time::sleep(backoff.next()).await;
+            if stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await.is_none() {
+                return;
+            }
         }
     }
 
@@ -114,13 +114,18 @@ impl Reader {
         }
     }
 
-    async fn read(&self, mut socket: Socket) -> End {
+    async fn read(&self, mut socket: Socket, stop: &CancellationToken) -> End {
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
         let mut heard = Instant::now();
         loop {
             let message = tokio::select! {
                 biased;
                 message = socket.next() => message,
+                () = stop.cancelled() => {
+                    // Asterisk complains of those who just go.
+                    let _gone = tokio::time::timeout(GOODBYE, socket.close(None)).await;
+                    return End::Stopped;
+                }
                 _ = pings.tick() => {
                     if heard.elapsed() > SILENCE {
                         return End::Lost("the PBX has been silent".to_owned());
@@ -160,6 +165,7 @@ impl Reader {
 enum End {
     Lost(String),
     Replaced,
+    Stopped,
 }
 
 /// How long until the next try.
@@ -209,6 +215,7 @@ fn jittered(wait: Duration) -> Duration {
 const REPLACED: &str =
     "another client took the Stasis application over; give each Tandem an application of its own";
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const GOODBYE: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(25);
 const SHORTEST: Duration = Duration::from_millis(250);

@@ -184,15 +184,14 @@ fn stream<'a>(
     Ok(PendingMedia::Rtp(Box::new(DetachedMedia::new(stream, ports))))
 }
 
-/// Asterisk's static payload types.
+/// Asterisk's static payload types, RFC 3551 section 6.
 fn rtp_format(coding: Coding) -> Option<(Codec, u8)> {
     Some(match coding {
         Coding::Ulaw => (Codec::Pcmu, 0),
         Coding::Alaw => (Codec::Pcma, 8),
         Coding::G722 => (Codec::G722, 9),
         Coding::Linear(8_000) => (Codec::L16(SampleRate::HZ_8000), 11),
-        Coding::Linear(16_000) => (Codec::L16(SampleRate::HZ_16000), 118),
-        Coding::Linear(24_000) => (Codec::L16(SampleRate::HZ_24000), 123),
+        // It has dynamic ones for faster linear audio and sends by them, but takes nothing that comes by them.
         Coding::Linear(_) | Coding::Opus => return None,
     })
 }

@@ -138,7 +138,7 @@ pub enum Event {
     /// A channel came into the application.
     Entered {
         /// The channel.
-        channel: Channel,
+        channel: Box<Channel>,
         /// Arguments of `Stasis()` behind the application's name.
         args: Vec<String>,
         /// The channel whose place it takes.
@@ -215,7 +215,7 @@ impl Event {
             "StasisStart" => {
                 let event: StasisStart = serde_json::from_str(text)?;
                 let replaces = event.replace_channel.map(|channel| channel.id);
-                Self::Entered { channel: event.channel, args: event.args, replaces }
+                Self::Entered { channel: Box::new(event.channel), args: event.args, replaces }
             }
             "StasisEnd" => Self::Exited { channel: OfChannel::read(text)?.id() },
             "ChannelStateChange" => {

@@ -442,8 +442,10 @@ pub(super) fn encode(into: &mut String, text: &str) {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 into.push(char::from(byte))
             }
-            // Writing into a string does not fail.
-            _ => drop(write!(into, "%{byte:02X}")),
+            _ => {
+                // Writing into a string does not fail.
+                let _fits = write!(into, "%{byte:02X}");
+            }
         }
     }
 }

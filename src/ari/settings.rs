@@ -81,8 +81,9 @@ impl Settings {
     /// # Errors
     /// In words, when something is missing.
     pub fn of(config: &Config, ari: &Ari) -> Result<Self, String> {
-        let coding = Coding::from_asterisk(&ari.media_format);
-        let coding = coding.ok_or_else(|| format!("{:?} is no codec", ari.media_format))?;
+        let medium = ari.medium(config.audiosocket.is_some());
+        let format = ari.format(medium);
+        let coding = Coding::from_asterisk(format).ok_or_else(|| format!("{format:?} is no codec"))?;
         let orphans = match ari.orphans {
             AriOrphans::Adopt => Orphans::Adopt,
             AriOrphans::Continue => Orphans::Continue,
@@ -97,7 +98,7 @@ impl Settings {
                 orphans,
                 queue_context: ari.queue_context.clone(),
             },
-            medium: ari.medium(config.audiosocket.is_some()),
+            medium,
             coding,
             media_host: media_host(config, ari),
             dial: ari.dial.clone(),

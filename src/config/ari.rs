@@ -24,12 +24,14 @@ pub struct Ari {
     /// How audio travels: `audiosocket`, `rtp` or `websocket`. Absent: `audiosocket` when that section is there, else
     /// `rtp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"rtp")]
+    #[schemars(example = &"audiosocket")]
     pub medium: Option<AriMedium>,
     /// Codec of that audio, under Asterisk's name: `slin`, `slin12`, `slin16`, `slin24`, `slin32`, `slin44`, `slin48`;
-    /// with `rtp` and `websocket` also `ulaw`, `alaw`, `g722`. With `rtp`, linear audio goes up to `slin24`.
-    #[serde(default = "slin16")]
-    pub media_format: String,
+    /// with `websocket` also `ulaw`, `alaw`, `g722`; with `rtp` only `g722`, `slin`, `ulaw`, `alaw`, for Asterisk takes
+    /// no RTP in the others. Absent: `slin16`, with `rtp` `g722`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"slin24")]
+    pub media_format: Option<String>,
     /// Host, or host and port, where Asterisk reaches us for audio. Absent: where `audiosocket` listens, or
     /// `sip.advertise`; and this machine when the interface is on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +58,12 @@ impl Ari {
     /// How audio travels, given whether there is an AudioSocket door.
     pub fn medium(&self, audiosocket: bool) -> AriMedium {
         self.medium.unwrap_or(if audiosocket { AriMedium::Audiosocket } else { AriMedium::Rtp })
+    }
+
+    /// How it is coded over that medium, under Asterisk's name.
+    pub fn format(&self, medium: AriMedium) -> &str {
+        let default = if medium == AriMedium::Rtp { "g722" } else { "slin16" };
+        self.media_format.as_deref().unwrap_or(default)
     }
 }
 
@@ -84,10 +92,6 @@ pub enum AriOrphans {
     Continue,
     /// They are hung up on.
     Hangup,
-}
-
-fn slin16() -> String {
-    "slin16".to_owned()
 }
 
 fn queue_context() -> String {

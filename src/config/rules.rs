@@ -255,8 +255,8 @@ impl Rules<'_> {
             AriMedium::Websocket => &ARI_FORMATS[..],
             AriMedium::Rtp => &ARI_RTP_FORMATS[..],
         };
-        if !formats.contains(&ari.media_format.as_str()) {
-            let message = format!("{:?} is no codec for this medium", ari.media_format);
+        if !formats.contains(&ari.format(medium)) {
+            let message = format!("{:?} is no codec for this medium", ari.format(medium));
             self.error("ari.media_format", message, format!("write one of {}", formats.join(", ")));
         }
         if medium == AriMedium::Audiosocket && audiosocket.is_none() {
@@ -594,7 +594,8 @@ const AUDIOSOCKET_RATES: [u32; 9] = [8_000, 12_000, 16_000, 24_000, 32_000, 44_1
 /// What audio of `[ari]` can be coded in, under Asterisk's names; AudioSocket takes the linear ones.
 const ARI_FORMATS: [&str; 10] =
     ["slin", "slin12", "slin16", "slin24", "slin32", "slin44", "slin48", "ulaw", "alaw", "g722"];
-const ARI_RTP_FORMATS: [&str; 6] = ["slin", "slin16", "slin24", "ulaw", "alaw", "g722"];
+/// Those with a static payload type: others Asterisk sends over RTP without signalling, but does not take.
+const ARI_RTP_FORMATS: [&str; 4] = ["g722", "slin", "ulaw", "alaw"];
 
 const NOT_AVAILABLE: &str = "is not available in this version";
 

@@ -2,6 +2,8 @@
 //! bridge that joins the two. What is there is compared with what there should be, whenever anything happens;
 //! so it does not matter in which order answers and events arrive.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -222,31 +224,34 @@ impl Leg {
 
     /// It left the application.
     pub(super) fn exited(&self) -> End {
-        if self.continued {
-            return End::Left;
+        match self.hanging_up {
+            _ if self.continued => End::Left,
+            Some((_, cause)) => self.ended(cause.unwrap_or(0), "hung up"),
+            None => self.ended(NORMAL_CLEARING, "the PBX took the channel elsewhere"),
         }
-        let (cause, reason) = match self.hanging_up {
-            Some((_, cause)) => (cause.filter(|cause| *cause != 0).unwrap_or(16), "hung up"),
-            None => (16, "the PBX took the channel elsewhere"),
-        };
-        End::Gone(Departure { cause, reason: reason.to_owned(), by_peer: true })
     }
 
     /// It is no more.
     pub(super) fn destroyed(&self, cause: u16, reason: &str, technical: Option<u16>) -> End {
-        let cause = match cause {
-            0 if self.up || self.origin == Origin::Caller => 16,
-            0 => 31,
-            cause => cause,
-        };
         let said = if reason.is_empty() { "the channel ended" } else { reason };
         let mut reason = for_terminal(said);
         if let Some(code) = technical.filter(|code| *code != 0 && *code != 200) {
             reason.push_str(&format!(" ({code})"));
         }
+        self.ended(cause, &reason)
+    }
+
+    fn ended(&self, cause: u16, reason: &str) -> End {
         // Out of order, failed, congested, not available: that is the network's doing.
         let by_peer = !matches!(cause, 3 | 27 | 34 | 38 | 41..=44 | 47 | 58);
-        End::Gone(Departure { cause, reason, by_peer })
+        let cause = match cause {
+            0 if !self.up && self.origin == Origin::Called => NORMAL_UNSPECIFIED,
+            // Whatever their side calls it: who has been answered and goes has hung up.
+            _ if self.up && by_peer => NORMAL_CLEARING,
+            0 => NORMAL_CLEARING,
+            cause => cause,
+        };
+        End::Gone(Departure { cause, reason: reason.to_owned(), by_peer })
     }
 
     /// The channel that carries its audio came into the application.
@@ -360,175 +365,6 @@ impl Leg {
         }
     }
 
-    /// What came of a step.
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        step: Step,
-        outcome: Outcome,
-        desk: &mut Desk,
-    ) -> Option<End> {
-        self.touched = now;
-        match step {
-            Step::Originate | Step::Snoop => {
-                if outcome.is_done() {
-                    self.born = true;
-                    return None;
-                }
-                let cause = match &outcome {
-                    // The endpoint makes no sense, or its technology is not there.
-                    Outcome::Refused { status: 400, .. } => 28,
-                    Outcome::NotThere(_) => 3,
-                    _ => 41,
-                };
-                let what = if step == Step::Snoop { "listen to the channel" } else { "make the call" };
-                let reason = format!("the PBX did not {what}: {}", outcome.problem());
-                let departure = Departure { cause, reason, by_peer: false };
-                // Nobody knows whether a request without an answer was carried out.
-                return Some(match outcome {
-                    Outcome::Lost(_) => End::Drop(departure),
-                    _ => End::Gone(departure),
-                });
-            }
-            Step::Bridge { .. } => match outcome {
-                Outcome::Done(_) | Outcome::Refused { status: 409, .. } => self.bridge = Thing::There,
-                other => {
-                    self.bridge = Thing::No;
-                    return self.bridging_failed(now, &other);
-                }
-            },
-            Step::Media { count, name } => {
-                if self.medium.count != count || self.medium.stage != MediaStage::Asked {
-                    return None;
-                }
-                match outcome {
-                    Outcome::Done(_) if self.medium.ended => {
-                        self.give_up_medium(now, "the PBX ended the media channel", desk);
-                    }
-                    Outcome::Done(body) => {
-                        let channel: Channel = serde_json::from_slice(&body).unwrap_or_default();
-                        self.medium.stage = MediaStage::There;
-                        let channel = Box::new(Channel { id: name, ..channel });
-                        desk.actions.push_back(Action::Deliver { leg: self.id, count, channel });
-                    }
-                    other => self.give_up_medium(now, &other.problem(), desk),
-                }
-            }
-            Step::JoinCaller => return self.joined(now, &outcome, true),
-            Step::JoinMedia { count } if count == self.medium.count => {
-                return self.joined(now, &outcome, false);
-            }
-            Step::JoinMedia { .. } => {}
-            Step::Answer => {
-                self.answering = false;
-                match outcome {
-                    Outcome::Done(_) => self.up = true,
-                    Outcome::NotThere(_) => {
-                        let reason = "hung up before the answer".to_owned();
-                        return Some(End::Gone(Departure { cause: 16, reason, by_peer: true }));
-                    }
-                    Outcome::Lost(_) => self.retry = Some(now + BRIDGING_AGAIN),
-                    refused @ Outcome::Refused { .. } => {
-                        return Some(failed(format!("the PBX did not answer: {}", refused.problem())));
-                    }
-                }
-            }
-            Step::Keys { take_ms } => {
-                self.busy = outcome.is_done();
-                match outcome.is_done() {
-                    true => self.keys_until = Some(now + Duration::from_millis(take_ms)),
-                    false => desk.tell(self.id, ChannelEvent::KeysSent),
-                }
-            }
-            Step::Ring | Step::Hold => self.busy = false,
-            Step::Check => self.checked(outcome, desk),
-            // Whether it was in the bridge does not matter.
-            Step::Remove => self.go_on(desk),
-            Step::Continue => match outcome {
-                Outcome::Done(_) => return Some(End::Left),
-                Outcome::NotThere(_) => {
-                    let reason = "hung up on the way".to_owned();
-                    return Some(End::Gone(Departure { cause: 16, reason, by_peer: true }));
-                }
-                // The channel says whether it left.
-                Outcome::Lost(_) => self.leaving_until = Some(now + LEAVING_UNKNOWN),
-                refused @ Outcome::Refused { .. } => self.stayed(refused.problem(), desk),
-            },
-        }
-        None
-    }
-
-    fn joined(&mut self, now: Instant, outcome: &Outcome, caller: bool) -> Option<End> {
-        let place = if caller { &mut self.caller_in } else { &mut self.media_in };
-        if outcome.is_done() {
-            // Taken out meanwhile: then the answer is an old one.
-            if *place == Thing::Asked {
-                *place = Thing::There;
-            }
-            if self.caller_in == Thing::There && self.media_in == Thing::There {
-                self.failures = 0;
-            }
-            return None;
-        }
-        *place = Thing::No;
-        if matches!(outcome, Outcome::NotThere(_)) && self.bridge == Thing::There {
-            self.bridge = Thing::No;
-        }
-        self.bridging_failed(now, outcome)
-    }
-
-    fn bridging_failed(&mut self, now: Instant, outcome: &Outcome) -> Option<End> {
-        self.failures += 1;
-        self.retry = Some(now + BRIDGING_AGAIN * self.failures);
-        (self.failures >= BRIDGING_TRIES)
-            .then(|| failed(format!("the PBX does not bridge the call: {}", outcome.problem())))
-    }
-
-    fn checked(&mut self, outcome: Outcome, desk: &mut Desk) {
-        let known = match &outcome {
-            Outcome::Done(body) => serde_json::from_slice(body).ok(),
-            // Without the function nobody knows; the dialplan then says what it says.
-            _ => None,
-        };
-        let known: Option<crate::ari::model::Variable> = known;
-        match (&self.leaving, known) {
-            (Some(exit), Some(answer)) if answer.value == "0" => {
-                let place = exit.to_string();
-                self.stayed(format!("the PBX's dialplan has no `{place}`"), desk);
-            }
-            (Some(_), _) if self.bridge_name.is_empty() => self.go_on(desk),
-            (Some(_), _) => {
-                let bridge = self.bridge_name.clone();
-                let request = Request::RemoveChannel { bridge, channel: self.channel.clone() };
-                self.caller_in = Thing::No;
-                desk.ask(Asked::Leg(self.id, Step::Remove), request);
-            }
-            (None, _) => self.busy = false,
-        }
-    }
-
-    fn go_on(&mut self, desk: &mut Desk) {
-        let Some(exit) = &self.leaving else { return };
-        let to = match exit {
-            Exit::Continue => None,
-            Exit::Dialplan { context, extension, priority } => {
-                // The interface looks in `default` when it is told no context.
-                let context = context.clone().or_else(|| self.context.clone());
-                Some(Extension { context, extension: extension.clone(), priority: *priority })
-            }
-            // Became an extension when the order was taken up.
-            Exit::Queue(_) => None,
-        };
-        self.continued = true;
-        let request = Request::Continue { channel: self.channel.clone(), to };
-        desk.ask(Asked::Leg(self.id, Step::Continue), request);
-    }
-
-    fn stayed(&mut self, reason: String, desk: &mut Desk) {
-        (self.leaving, self.leaving_until, self.continued, self.busy) = (None, None, false, false);
-        desk.tell(self.id, ChannelEvent::Stayed(reason));
-    }
-
     /// Asks for what is missing.
     pub(super) fn advance(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) -> Option<End> {
         if let Some(end) = self.overdue(now, desk, view) {
@@ -546,9 +382,7 @@ impl Leg {
         if let Some((since, cause)) = self.hanging_up
             && now >= since + HANGING_UP
         {
-            let reason = "hung up".to_owned();
-            let cause = cause.filter(|cause| *cause != 0).unwrap_or(16);
-            return Some(End::Gone(Departure { cause, reason, by_peer: true }));
+            return Some(self.ended(cause.unwrap_or(0), "hung up"));
         }
         if self.keys_until.is_some_and(|until| now >= until) {
             (self.keys_until, self.busy) = (None, false);
@@ -785,6 +619,10 @@ impl Leg {
 fn failed(reason: String) -> End {
     End::Drop(Departure { cause: 41, reason, by_peer: false })
 }
+
+/// Q.850.
+const NORMAL_CLEARING: u16 = 16;
+const NORMAL_UNSPECIFIED: u16 = 31;
 
 /// From the PBX's word that somebody hangs up to our belief without more proof.
 const HANGING_UP: Duration = Duration::from_secs(3);

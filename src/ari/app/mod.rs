@@ -288,7 +288,7 @@ impl App {
     /// An event of the PBX's.
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Entered { channel, args, replaces } => self.entered(now, channel, &args, replaces),
+            Event::Entered { channel, args, replaces } => self.entered(now, *channel, &args, replaces),
             Event::Exited { channel } => self.gone(now, &channel, |leg| leg.exited()),
             Event::Destroyed { channel, cause, reason, technical } => {
                 self.doomed.remove(&channel);

@@ -44,7 +44,7 @@ impl Pbx {
         known.inside = true;
         let state = known.state;
         self.events.push_back(Event::Entered {
-            channel: channel(id, state, "200"),
+            channel: Box::new(channel(id, state, "200")),
             args: vec![],
             replaces: None,
         });
@@ -463,6 +463,20 @@ fn a_call_rings_is_answered_or_refused() {
 }
 
 #[test]
+fn whoever_was_answered_and_goes_has_hung_up_unless_the_network_failed() {
+    for (cause, expected, by_peer) in [(127, 16, true), (0, 16, true), (38, 38, false)] {
+        let mut world = World::new(Orphans::Adopt);
+        let leg = world.caller();
+        world.command(leg, Command::Answer);
+        world.settle();
+        world.pbx.hang_up("1.7", cause);
+        world.settle();
+        let Some(ChannelEvent::Gone(gone)) = world.told(leg).last() else { panic!("{cause}") };
+        assert_eq!((gone.cause, gone.by_peer), (expected, by_peer), "{cause}");
+    }
+}
+
+#[test]
 fn listening_in_is_a_visit_for_whom_the_listener_named() {
     let mut world = World::new(Orphans::Adopt);
     world.connect();
@@ -647,7 +661,9 @@ fn whatever_happens_every_leg_ends_once_and_nothing_stays_on_the_pbx() {
                         world.pbx.events.clear();
                     }
                 }
-                84..86 => drop(world.pbx.hang_up(&format!("1.{}", rng.random_range(1..5)), 16)),
+                84..86 => {
+                    world.pbx.hang_up(&format!("1.{}", rng.random_range(1..5)), 16);
+                }
                 86 if world.connected => world.cut(),
                 87 if !world.connected => world.connect(),
                 88 => {
@@ -708,7 +724,9 @@ fn whatever_happens_every_leg_ends_once_and_nothing_stays_on_the_pbx() {
         world.settle();
         let callers: Vec<_> =
             world.pbx.channels.keys().filter(|id| !id.starts_with("tandem-")).cloned().collect();
-        callers.iter().for_each(|id| drop(world.pbx.hang_up(id, 16)));
+        for id in &callers {
+            world.pbx.hang_up(id, 16);
+        }
         for _ in 0..10 {
             world.settle();
             world.pass(Duration::from_secs(5));

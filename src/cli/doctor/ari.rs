@@ -16,7 +16,11 @@ use crate::config::{Ari, AriMedium, Config};
 use crate::telemetry::for_terminal;
 
 /// All checks of the section; none without it.
-pub(super) async fn ari(config: &Config, running: bool, offline: bool) -> Vec<Check> {
+pub(super) async fn ari(
+    config: &Config,
+    tandem: Option<&crate::cli::client::Client>,
+    offline: bool,
+) -> Vec<Check> {
     let Some(ari) = &config.ari else { return Vec::new() };
     let medium = ari.medium(config.audiosocket.is_some());
     let mut checks = vec![media_host(config, ari, medium)];
@@ -49,10 +53,17 @@ pub(super) async fn ari(config: &Config, running: bool, offline: bool) -> Vec<Ch
     let (check, version) = access(&client, ari).await;
     checks.push(check);
     let Some(version) = version else { return checks };
-    checks.push(release(&version, medium, &ari.media_format));
+    checks.push(release(&version, medium, ari.format(medium)));
     checks.push(rights(&client).await);
     checks.push(modules(client.ask(&Request::Modules).await, medium));
-    checks.push(application(&client, ari, running).await);
+    let state = match tandem {
+        Some(tandem) => tandem.get("/api/v1/ari").await.ok(),
+        None => None,
+    };
+    checks.push(match state {
+        Some(state) => following(&ari.application, &state),
+        None => application(&client, ari, tandem.is_some()).await,
+    });
     checks
 }
 
@@ -232,6 +243,18 @@ fn modules(answer: Outcome, medium: AriMedium) -> Check {
     Check::warn(id, format!("not running: {}", names.join(", ")), &why.join("; "), fix)
 }
 
+/// Whether the running server has the application.
+fn following(name: &str, state: &serde_json::Value) -> Check {
+    let id = "ari_app";
+    if state["connected"] == true {
+        return Check::ok(id, format!("the server has the application {name}"));
+    }
+    let reason = for_terminal(state["reason"].as_str().unwrap_or("not connected"));
+    let what = format!("the server does not have the application {name}: {reason}");
+    let fix = "stop the other client, or give ari.application a name of its own";
+    Check::fail(id, what, "Stasis() hands no calls to it", fix)
+}
+
 /// Whether somebody else has the application.
 async fn application(client: &Client, ari: &Ari, running: bool) -> Check {
     let id = "ari_app";
@@ -289,6 +312,14 @@ mod tests {
         assert_eq!(judged("certified/20.7-cert3", AriMedium::Rtp, "ulaw"), Status::Ok);
         assert_eq!(parse("certified/20.7-cert3"), Some((20, 7)));
         assert_eq!(parse("GIT-master-0123abc"), None);
+    }
+
+    #[test]
+    fn a_server_that_lost_its_application_is_a_failure() {
+        let state = |connected| serde_json::json!({ "connected": connected, "reason": "taken over" });
+        assert_eq!(following("tandem", &state(true)).status, Status::Ok);
+        let check = following("tandem", &state(false));
+        assert!(check.status == Status::Fail && check.what.contains("taken over"));
     }
 
     #[test]

@@ -99,7 +99,7 @@ async fn examine(loaded: &Loaded, client: Option<&Client>, offline: bool) -> Vec
     checks.extend(trunks::certificate(config, UnixMs::now()));
     checks.extend(trunks::trunks(config, client.filter(|_| running), offline).await);
     checks.extend(services::providers(config, offline).await);
-    checks.extend(ari::ari(config, running, offline).await);
+    checks.extend(ari::ari(config, client.filter(|_| running), offline).await);
     checks
 }
 
