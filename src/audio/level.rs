@@ -26,6 +26,9 @@ pub fn power(samples: &[i16]) -> f32 {
     (sum / samples.len() as f64) as f32
 }
 
+/// The mean square of a level in dBov of 0.
+pub const OVERLOAD: f32 = 32_768.0 * 32_768.0;
+
 fn square(sample: i16) -> f32 {
     (i32::from(sample) * i32::from(sample)) as f32
 }
@@ -34,7 +37,9 @@ const LANES: usize = 16;
 
 /// The level of a mean square, in dBov.
 pub fn power_dbov(power: f32) -> f32 {
-    const OVERLOAD: f32 = 32_768.0 * 32_768.0;
+    if power == 0.0 {
+        return SILENCE_DBOV;
+    }
     (10.0 * (power / OVERLOAD).log10()).max(SILENCE_DBOV)
 }
 

@@ -119,6 +119,17 @@ impl Detector {
         }
     }
 
+    /// As [`feed`](Self::feed), for audio whose level is known already, and of which no block is loud enough for speech:
+    /// it is not looked at.
+    pub fn feed_quiet(&mut self, samples: &[i16], level_dbov: f32, edges: &mut Vec<Edge>) {
+        if !self.pending.is_empty() || !samples.len().is_multiple_of(self.block) {
+            return self.feed(samples, edges);
+        }
+        for _ in 0..samples.len() / self.block {
+            edges.extend(self.take_in(level_dbov));
+        }
+    }
+
     /// Another block was heard.
     fn take_in(&mut self, level_dbov: f32) -> Option<Edge> {
         self.position += self.block as u64;
@@ -277,6 +288,27 @@ mod tests {
         sound.extend(crate::audio::voice::speak("Hello, how can I help you?"));
         sound.resize(sound.len() + 24_000, 0);
         assert_eq!(edges(Settings::default(), &sound).len(), 2);
+    }
+
+    #[test]
+    fn quiet_audio_need_not_be_looked_at() {
+        let sound = spoken(1_000, 800, 1_000);
+        let (mut all, mut some) = (Vec::new(), Vec::new());
+        let mut detector = Detector::new(SampleRate::HZ_24000, Settings::default());
+        detector.feed(&sound, &mut all);
+        let mut spared = Detector::new(SampleRate::HZ_24000, Settings::default());
+        let mut quiet = 0;
+        for frame in sound.chunks(480) {
+            let level = level::dbov(frame);
+            if level < Settings::default().least_dbov - 3.1 {
+                quiet += 1;
+                spared.feed_quiet(frame, level, &mut some);
+            } else {
+                spared.feed(frame, &mut some);
+            }
+        }
+        assert!(quiet > 80, "{quiet}");
+        assert_eq!(all, some);
     }
 
     #[test]

@@ -32,9 +32,11 @@ impl Levels {
         }
     }
 
-    /// The caller was heard.
-    pub fn heard(&mut self, pcm: &[i16]) {
-        self.caller = self.caller.max(level::power(pcm));
+    /// The caller was heard; answers with the mean square.
+    pub fn heard(&mut self, pcm: &[i16]) -> f32 {
+        let power = level::power(pcm);
+        self.caller = self.caller.max(power);
+        power
     }
 
     /// Audio of the assistant joined what is being played.

@@ -46,8 +46,8 @@ pub struct Replay {
 }
 
 impl Backlog {
-    /// The caller was heard; `end_ms` is the call time of the end of `pcm`, 24 kHz.
-    pub fn hear(&mut self, end_ms: u64, pcm: &[i16]) {
+    /// The caller was heard; `end_ms` is the call time of the end of `pcm`, 24 kHz, whose mean square is `power`.
+    pub fn hear(&mut self, end_ms: u64, pcm: &[i16], power: f32) {
         let to = match self.turns.back_mut().filter(|turn| turn.open) {
             Some(turn) => {
                 if turn.audio.is_empty() {
@@ -58,14 +58,19 @@ impl Backlog {
             None => &mut self.recent,
         };
         if self.carry.is_empty() && pcm.len().is_multiple_of(RATIO) {
-            to.record(pcm);
+            match power < SILENT {
+                true => to.rest(pcm.len() / RATIO),
+                false => to.record(pcm),
+            }
         } else {
             self.carry.extend_from_slice(pcm);
             let whole = self.carry.len() / RATIO * RATIO;
             to.record(&self.carry[..whole]);
             self.carry.drain(..whole);
         }
-        self.turns.retain(|turn| turn.answered_ms.is_none_or(|at| end_ms < at + WORDS_WITHIN_MS));
+        if self.turns.iter().any(|turn| turn.answered_ms.is_some()) {
+            self.turns.retain(|turn| turn.answered_ms.is_none_or(|at| end_ms < at + WORDS_WITHIN_MS));
+        }
         self.disown();
         self.shrink();
     }
@@ -218,39 +223,56 @@ fn decode(audio: &Tape, out: &mut Vec<i16>) {
     }
 }
 
-/// Octets of audio, the oldest first. In blocks, so that it takes no more room than it holds: most calls keep a second
-/// of it for as long as they last.
+/// Octets of audio, the oldest first. It takes no more room than what can be heard of it, for most calls keep a second
+/// of it as long as they last, and in most of that nobody speaks.
 #[derive(Debug, Default)]
 struct Tape {
-    /// All but the last are full.
-    blocks: VecDeque<Vec<u8>>,
-    /// Octets of the first block that were given up.
+    pieces: VecDeque<Piece>,
+    len: usize,
+    /// Octets of the first piece's sound that were given up.
     gone: usize,
+}
+
+/// Some sound, and then some silence.
+#[derive(Debug, Default)]
+struct Piece {
+    sound: Vec<u8>,
+    silence: usize,
 }
 
 impl Tape {
     fn len(&self) -> usize {
-        let full = self.blocks.len().saturating_sub(1) * BLOCK;
-        full + self.blocks.back().map_or(0, Vec::len) - self.gone
+        self.len
     }
 
     fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     fn bytes(&self) -> impl Iterator<Item = u8> {
-        self.blocks.iter().flatten().skip(self.gone).copied()
+        let silence = g711::MULAW.silence();
+        let all = self.pieces.iter().flat_map(move |piece| {
+            piece.sound.iter().copied().chain(std::iter::repeat_n(silence, piece.silence))
+        });
+        all.skip(self.gone)
     }
 
     /// Appends audio at 24 kHz, a whole number of samples at 8 kHz.
     fn record(&mut self, mut pcm: &[i16]) {
+        self.len += pcm.len() / RATIO;
         while !pcm.is_empty() {
-            if self.blocks.back().is_none_or(|block| block.len() == BLOCK) {
-                self.blocks.push_back(Vec::with_capacity(BLOCK));
+            let last = self.pieces.back().map(|piece| (piece.silence > 0, piece.sound.len() >= BLOCK));
+            match last {
+                Some((false, false)) => {}
+                // It goes on for a while, as it seems.
+                Some((false, true)) => {
+                    self.pieces.push_back(Piece { sound: Vec::with_capacity(BLOCK), silence: 0 });
+                }
+                Some((true, _)) | None => self.pieces.push_back(Piece::default()),
             }
-            let Some(block) = self.blocks.back_mut() else { return };
-            let (now, later) = pcm.split_at(pcm.len().min((BLOCK - block.len()) * RATIO));
-            block.extend(now.as_chunks::<RATIO>().0.iter().map(|three| {
+            let Some(piece) = self.pieces.back_mut() else { return };
+            let (now, later) = pcm.split_at(pcm.len().min((BLOCK - piece.sound.len()) * RATIO));
+            piece.sound.extend(now.as_chunks::<RATIO>().0.iter().map(|three| {
                 let sum: i32 = three.iter().map(|sample| i32::from(*sample)).sum();
                 g711::MULAW.encode_one((sum / RATIO as i32) as i16)
             }));
@@ -258,15 +280,35 @@ impl Tape {
         }
     }
 
+    /// Appends silence.
+    fn rest(&mut self, octets: usize) {
+        if self.pieces.is_empty() {
+            self.pieces.push_back(Piece::default());
+        }
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.silence += octets;
+            self.len += octets;
+        }
+    }
+
     /// Drops that many of the oldest.
     fn give_up(&mut self, octets: usize) {
-        self.gone += octets.min(self.len());
-        while self.gone >= BLOCK {
-            self.blocks.pop_front();
-            self.gone -= BLOCK;
-        }
-        if self.is_empty() {
-            *self = Self::default();
+        let mut octets = octets.min(self.len);
+        self.len -= octets;
+        while let Some(piece) = self.pieces.front_mut() {
+            let sound = octets.min(piece.sound.len() - self.gone);
+            self.gone += sound;
+            let silence = (octets - sound).min(piece.silence);
+            piece.silence -= silence;
+            octets -= sound + silence;
+            if self.gone < piece.sound.len() {
+                return;
+            }
+            (piece.sound, self.gone) = (Vec::new(), 0);
+            if piece.silence > 0 {
+                return;
+            }
+            self.pieces.pop_front();
         }
     }
 }
@@ -276,6 +318,8 @@ const RATIO: usize = 3;
 const BYTES_PER_MS: u64 = 8;
 /// Octets that are allocated at a time.
 const BLOCK: usize = 1024;
+/// Mean square of a frame in which nobody speaks: -66 dBov.
+const SILENT: f32 = 256.0;
 /// What is kept of the time before the speech was noticed: a second, since notice comes late.
 const RECENT_BYTES: usize = 8_000;
 /// Audio no service found speech in is given up at this length, at the latest.
@@ -292,6 +336,7 @@ const TURN_END_MS: usize = 900;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::level;
 
     #[test]
     fn a_turn_is_kept_with_the_moment_before_it_until_its_words_are_known() {
@@ -397,20 +442,38 @@ mod tests {
     #[test]
     fn a_tape_gives_back_what_it_was_given_less_what_was_given_up() {
         let (mut tape, mut expected) = (Tape::default(), VecDeque::new());
-        for round in 0..200u32 {
+        for round in 0..400u32 {
             let level = |n: u32| ((n * 37 + round * 911) % 20_000) as i16 - 10_000;
-            let pcm: Vec<i16> = (0..RATIO as u32 * (1 + round % 190)).map(|n| level(n / 3)).collect();
-            tape.record(&pcm);
-            expected.extend(pcm.iter().step_by(RATIO).map(|sample| g711::MULAW.encode_one(*sample)));
+            let count = 1 + round % 190;
+            if round % 7 > 3 {
+                tape.rest(count as usize);
+                expected.extend(std::iter::repeat_n(g711::MULAW.silence(), count as usize));
+            } else {
+                let pcm: Vec<i16> = (0..RATIO as u32 * count).map(|n| level(n / 3)).collect();
+                tape.record(&pcm);
+                expected.extend(pcm.iter().step_by(RATIO).map(|sample| g711::MULAW.encode_one(*sample)));
+            }
             let over = (round as usize * 53) % 170;
             tape.give_up(over);
             expected.drain(..over.min(expected.len()));
             assert!(tape.bytes().eq(expected.iter().copied()), "round {round}");
             assert_eq!((tape.len(), tape.is_empty()), (expected.len(), expected.is_empty()));
-            assert!(tape.blocks.len() <= expected.len() / BLOCK + 2);
         }
         tape.give_up(usize::MAX);
-        assert!(tape.is_empty() && tape.blocks.is_empty());
+        assert!(tape.is_empty() && tape.pieces.is_empty());
+    }
+
+    #[test]
+    fn silence_takes_no_room_and_sound_no_more_than_it_needs() {
+        let mut backlog = Backlog::default();
+        hear(&mut backlog, 0, 3, 60_000);
+        let room = |tape: &Tape| tape.pieces.iter().map(|piece| piece.sound.capacity()).sum::<usize>();
+        assert_eq!((backlog.bytes(), room(&backlog.recent)), (RECENT_BYTES, 0));
+        hear(&mut backlog, 60_000, 8000, 60_000);
+        assert_eq!(backlog.bytes(), RECENT_BYTES);
+        assert!(room(&backlog.recent) <= RECENT_BYTES + 2 * BLOCK, "{}", room(&backlog.recent));
+        hear(&mut backlog, 120_000, 3, 1_000);
+        assert_eq!((backlog.bytes(), room(&backlog.recent)), (RECENT_BYTES, 0));
     }
 
     #[test]
@@ -420,9 +483,9 @@ mod tests {
         let mut heard = 0;
         for piece in pcm.chunks(481) {
             heard += piece.len() as u64;
-            odd.hear(heard / 24, piece);
+            odd.hear(heard / 24, piece, level::power(piece));
         }
-        even.hear(200, &pcm);
+        even.hear(200, &pcm, level::power(&pcm));
         odd.overheard(200);
         even.overheard(200);
         assert_eq!(odd.replay().pcm, even.replay().pcm);
@@ -430,7 +493,7 @@ mod tests {
 
     fn hear(backlog: &mut Backlog, from_ms: u64, level: i16, ms: u64) {
         for twenty in 0..ms / 20 {
-            backlog.hear(from_ms + (twenty + 1) * 20, &[level; 480]);
+            backlog.hear(from_ms + (twenty + 1) * 20, &[level; 480], f32::from(level).powi(2));
         }
     }
 }

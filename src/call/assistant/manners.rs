@@ -202,6 +202,11 @@ impl Habits {
         self.held = held;
     }
 
+    /// Whether [`Habits::hear`] makes anything of what it hears.
+    pub fn listens(&self) -> bool {
+        self.cutter.is_some()
+    }
+
     /// Listens to the caller. `speaking`: the assistant is being heard.
     pub fn hear(&mut self, now: Instant, pcm: &[i16], speaking: bool) -> Option<Voice> {
         self.cutter.as_mut()?.hear(now, pcm, speaking)

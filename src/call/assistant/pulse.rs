@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::audio::SampleRate;
 use crate::audio::vad::{Detector, Edge, Settings};
+use crate::audio::{SampleRate, level};
 
 /// Listens to the caller and to what the service makes of it.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub enum Finding {
 impl Default for Pulse {
     fn default() -> Self {
         let settings =
-            Settings { margin_db: 15.0, least_dbov: -40.0, min_speech_ms: 200, ..Settings::default() };
+            Settings { margin_db: 15.0, least_dbov: LEAST_DBOV, min_speech_ms: 200, ..Settings::default() };
         Self {
             ears: Detector::new(SampleRate::HZ_24000, settings),
             edges: Vec::new(),
@@ -59,10 +59,15 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// The caller was heard, 24 kHz; answers whether they have just begun to speak.
-    pub fn hear(&mut self, now: Instant, pcm: &[i16]) -> bool {
+    /// The caller was heard, 24 kHz, with that mean square; answers whether they have just begun to speak.
+    pub fn hear(&mut self, now: Instant, pcm: &[i16], power: f32) -> bool {
         let mut edges = std::mem::take(&mut self.edges);
-        self.ears.feed(pcm, &mut edges);
+        // All of it in one block of 10 ms would still be too soft for speech.
+        if power * (pcm.len() as f32 / BLOCK) < level::OVERLOAD * LEAST {
+            self.ears.feed_quiet(pcm, level::power_dbov(power), &mut edges);
+        } else {
+            self.ears.feed(pcm, &mut edges);
+        }
         let mut began = false;
         for edge in edges.drain(..) {
             match edge {
@@ -133,6 +138,11 @@ impl Pulse {
     }
 }
 
+const LEAST_DBOV: f32 = -40.0;
+/// The same as a share of overload.
+const LEAST: f32 = 1e-4;
+/// Samples in 10 ms.
+const BLOCK: f32 = 240.0;
 /// A service has noticed speech so long after its end, whatever its turn detection.
 const AFTER_SPEECH: Duration = Duration::from_millis(700);
 /// Or so long after its beginning.
@@ -180,7 +190,7 @@ mod tests {
         let (mut pulse, at) = new();
         speak(&mut pulse, &at, 1000, 0);
         for ms in (1000..4000).step_by(20) {
-            pulse.hear(at(ms), &loud());
+            hear(&mut pulse, at(ms), &loud());
         }
         assert_eq!(pulse.look(at(4000), 0), Some(Finding::Ask));
     }
@@ -189,18 +199,22 @@ mod tests {
         let start = Instant::now();
         let mut pulse = Pulse::default();
         for twenty in 0..50 {
-            pulse.hear(start + Duration::from_millis(twenty * 20), &[0; 480]);
+            hear(&mut pulse, start + Duration::from_millis(twenty * 20), &[0; 480]);
         }
         (pulse, move |ms| start + Duration::from_millis(ms))
     }
 
     fn speak(pulse: &mut Pulse, at: &impl Fn(u64) -> Instant, from: u64, ms: u64) {
         for twenty in 0..ms / 20 {
-            pulse.hear(at(from + twenty * 20), &loud());
+            hear(pulse, at(from + twenty * 20), &loud());
         }
         for twenty in 0..30 {
-            pulse.hear(at(from + ms + twenty * 20), &[0; 480]);
+            hear(pulse, at(from + ms + twenty * 20), &[0; 480]);
         }
+    }
+
+    fn hear(pulse: &mut Pulse, now: Instant, pcm: &[i16]) {
+        pulse.hear(now, pcm, level::power(pcm));
     }
 
     fn loud() -> [i16; 480] {

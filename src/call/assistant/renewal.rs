@@ -24,6 +24,11 @@ impl Renewal {
         Self { steps, not_before: now }
     }
 
+    /// Whether nothing has to be done about it for now, however quiet it is.
+    pub fn is_far(&self, now: Instant) -> bool {
+        self.steps.is_none_or(|[look, _, _]| now < look)
+    }
+
     /// Whether a new session should be opened now.
     pub fn opens(&self, now: Instant, quiet: bool) -> bool {
         let Some([look, anyway, _]) = self.steps else { return false };
@@ -64,6 +69,7 @@ mod tests {
         let at = |s: u64| start + Duration::from_secs(s);
         let renewal = Renewal::new(start, Some(Duration::from_secs(3600)));
         assert_eq!(renewal.deadline(start), Some(at(3480)));
+        assert!(renewal.is_far(at(3479)) && !renewal.is_far(at(3480)));
         assert!(!renewal.opens(at(3479), true) && !renewal.opens(at(3569), false));
         assert!(renewal.opens(at(3480), true) && renewal.opens(at(3570), false));
         assert!(renewal.switches(at(3481), true, true) && renewal.switches(at(3481), false, true));

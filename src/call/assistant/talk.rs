@@ -58,6 +58,18 @@ pub(super) struct Talk {
     pub(super) dropped_ms: u64,
 }
 
+/// Nothing but audio has come since everything was looked after.
+struct Rest {
+    /// When there is something to do.
+    until: Option<Instant>,
+}
+
+impl Rest {
+    fn lasts(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 pub(super) struct Cut {
     lines: Vec<(LineId, u32)>,
     heard_at: Instant,
@@ -65,13 +77,22 @@ pub(super) struct Cut {
 
 impl Call {
     pub(super) async fn talk(&mut self, talk: &mut Talk, plan: &AssistantPlan) -> Talked {
+        let mut rest = None;
         loop {
             let now = Instant::now();
-            if self.look_after(talk, plan, now).is_err() {
-                return self.nobody_left(talk, plan).await;
-            }
-            let tools = self.desk.as_ref().and_then(|desk| desk.deadline());
-            let deadline = [talk.deadline(now), tools].into_iter().flatten().min();
+            let deadline = match rest.take().filter(|rest: &Rest| rest.lasts(now)) {
+                Some(Rest { until }) => {
+                    talk.watch.playing(now, self.leg.queued());
+                    until
+                }
+                None => {
+                    if self.look_after(talk, plan, now).is_err() {
+                        return self.nobody_left(talk, plan).await;
+                    }
+                    let tools = self.desk.as_ref().and_then(|desk| desk.deadline());
+                    [talk.deadline(now), tools].into_iter().flatten().min()
+                }
+            };
             let Talk { line, openings, .. } = &mut *talk;
             let wake = tokio::select! {
                 biased;
@@ -82,6 +103,12 @@ impl Call {
                 wake = self.next(Some(line), deadline) => wake?,
             };
             match wake {
+                Wake::Leg(LegSignal::Audio { since }) => {
+                    if self.heard(talk, since) && self.may_rest(talk, now) {
+                        rest = Some(Rest { until: deadline });
+                        continue;
+                    }
+                }
                 Wake::Leg(signal) => self.leg_signal(talk, signal),
                 Wake::Provider(Event::Closed { reason }) => self.closed(talk, plan, &reason),
                 Wake::Provider(event) => self.provider_event(talk, plan, event),
@@ -113,32 +140,49 @@ impl Call {
         }
     }
 
+    /// Whether a frame of the caller's may go by without anything being looked after before the next deadline.
+    fn may_rest(&self, talk: &Talk, now: Instant) -> bool {
+        let searching = talk.openings.is_some() || talk.ready.is_some();
+        let ending = talk.leaving.is_some() || talk.onward.is_some();
+        let listening = talk.habits.listens() || talk.pulse.deadline().is_some();
+        let busy = searching || ending || listening || self.desk.is_some();
+        !busy && talk.line.is_up() && talk.renewal.is_far(now)
+    }
+
+    /// The caller was heard. Answers whether there was nothing remarkable in it.
+    fn heard(&mut self, talk: &mut Talk, since: Instant) -> bool {
+        let Talk { line, levels, backlog, habits, pulse, .. } = &mut *talk;
+        let (mut sent_at, mut voice) = (None, None);
+        let speaking = !self.leg.is_idle();
+        let now_ms = self.ledger.elapsed_ms(since);
+        let suspected = pulse.deadline();
+        self.hear(|pcm| {
+            line.send_audio(pcm);
+            let now = Instant::now();
+            sent_at = Some(now);
+            let power = levels.heard(pcm);
+            if line.can_stall() && pulse.hear(now, pcm, power) {
+                backlog.overheard(now_ms);
+            }
+            backlog.hear(now_ms, pcm, power);
+            voice = habits.hear(now, pcm, speaking);
+        });
+        let unremarkable = voice.is_none() && talk.pulse.deadline() == suspected;
+        self.mind_the_voice(talk, voice);
+        // The session has written it, unless the service does not read.
+        if let Some(sent_at) = sent_at {
+            self.leg.note_uplink(sent_at.saturating_duration_since(since));
+            if let Some(level) = talk.levels.look(sent_at) {
+                self.ledger.show(level);
+            }
+        }
+        unremarkable
+    }
+
     pub(super) fn leg_signal(&mut self, talk: &mut Talk, signal: LegSignal) {
         match signal {
             LegSignal::Audio { since } => {
-                let Talk { line, levels, backlog, habits, pulse, .. } = &mut *talk;
-                let (mut sent_at, mut voice) = (None, None);
-                let speaking = !self.leg.is_idle();
-                let now_ms = self.ledger.elapsed_ms(since);
-                self.hear(|pcm| {
-                    line.send_audio(pcm);
-                    let now = Instant::now();
-                    sent_at = Some(now);
-                    if line.can_stall() && pulse.hear(now, pcm) {
-                        backlog.overheard(now_ms);
-                    }
-                    backlog.hear(now_ms, pcm);
-                    levels.heard(pcm);
-                    voice = habits.hear(now, pcm, speaking);
-                });
-                self.mind_the_voice(talk, voice);
-                // The session has written it, unless the service does not read.
-                if let Some(sent_at) = sent_at {
-                    self.leg.note_uplink(sent_at.saturating_duration_since(since));
-                    if let Some(level) = talk.levels.look(sent_at) {
-                        self.ledger.show(level);
-                    }
-                }
+                self.heard(talk, since);
             }
             LegSignal::ItemStarted(item) | LegSignal::ItemFinished { item, .. } if is_filler(&item) => {}
             LegSignal::ItemStarted(item) => talk.conversation.item_started(self.now_ms(), &item_id(item)),

@@ -246,6 +246,26 @@ fn changes_are_seen_by_content_even_if_the_version_stands_still() {
     assert_eq!(done.plan.remote.port(), 19_600);
 }
 
+/// Asterisk with `direct_media=yes` and a phone that faxes: the version in `o=` may stand still throughout.
+#[test]
+fn a_pbx_moves_media_to_a_phone_asks_for_fax_and_takes_media_back() {
+    let mut side = g711();
+    let pbx = offer(TWILIO);
+    let (first, plan) = answer(&mut side, &pbx).unwrap();
+    let phone = pbx.replace("c=IN IP4 168.86.138.232", "c=IN IP4 192.0.2.55").replace("19534", "4002");
+    let direct = side.answer(phone.as_bytes(), PEER.parse().unwrap()).unwrap();
+    assert!(direct.changed);
+    assert_eq!(direct.plan.remote, "192.0.2.55:4002".parse().unwrap());
+    assert_eq!(direct.plan.remote_rtcp, "192.0.2.55:4003".parse().unwrap());
+    let again = Sdp::parse(&direct.answer.unwrap()).unwrap();
+    assert_eq!(again, first, "our address, port and version stay: the PBX has locked on to them");
+    let fax = "v=0\r\no=- 1 2 IN IP4 198.51.100.7\r\ns=Asterisk\r\nc=IN IP4 198.51.100.7\r\nt=0 0\r\nm=image 4444 udptl t38\r\na=T38FaxVersion:0\r\n";
+    assert_eq!(answer(&mut side, fax).unwrap_err().status().get(), 488);
+    assert_eq!(side.plan().map(|plan| plan.remote), Some(direct.plan.remote), "the call goes on");
+    let back = side.answer(pbx.as_bytes(), PEER.parse().unwrap()).unwrap();
+    assert_eq!((back.changed, back.plan), (true, plan));
+}
+
 #[test]
 fn a_refused_reinvite_leaves_the_session_alone() {
     let mut side = g711();
