@@ -56,6 +56,10 @@ impl Control for SocketControl {
 
     fn hold(&mut self, _on: bool) {}
 
+    fn can_leave(&self, to: &Exit) -> bool {
+        *to == Exit::Continue
+    }
+
     fn leave(&mut self, to: &Exit) {
         if *to == Exit::Continue {
             // Dial() returns, and the dialplan goes on.

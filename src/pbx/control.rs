@@ -28,6 +28,11 @@ pub trait Control: Send {
     /// Keeps the far end waiting in the PBX's own way, or takes it back.
     fn hold(&mut self, on: bool);
 
+    /// Whether it can be let go there.
+    fn can_leave(&self, _to: &Exit) -> bool {
+        true
+    }
+
     /// Lets the channel go on elsewhere in the PBX, without us: [`ChannelEvent::Left`] or
     /// [`ChannelEvent::Stayed`] follows.
     fn leave(&mut self, to: &Exit);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::media::{DetachedMedium, Heard, Media, PbxSettings};
-use super::{ChannelEvent, Control, Departure, Exit, LegParts, PendingMedia, WireEnd};
+use super::{ChannelEvent, Control, Departure, Exit, LegParts, PcmStream, PendingMedia, WireEnd};
 use crate::audio::Codec;
 use crate::event::Quality;
 use crate::id::LegId;
@@ -75,9 +75,12 @@ pub struct PbxLeg {
     events: mpsc::Receiver<ChannelEvent>,
     coming: mpsc::Receiver<PendingMedia>,
     media: Option<Media>,
+    /// What flows over the next wire: of a wire that is gone, with all that waits in it.
+    idle: Option<Box<PcmStream>>,
     settings: PbxSettings,
     pacer: Pacer,
     signals: VecDeque<PbxSignal>,
+    /// Before there was any media.
     waiting: Waiting,
     slots_watched: bool,
     /// How often keys were played as tones.
@@ -85,6 +88,8 @@ pub struct PbxLeg {
     answering: bool,
     up: bool,
     told: bool,
+    /// The channel tells nothing more.
+    deaf: bool,
     /// Until when other media may come, and what became of the last.
     lost: Option<(Instant, WireEnd)>,
     timer: Pin<Box<Sleep>>,
@@ -98,6 +103,9 @@ pub struct PbxLeg {
 struct Waiting {
     items: Vec<(ItemKey, Vec<i16>, bool)>,
     samples: usize,
+    /// Items whose late audio must not be heard any more.
+    cleared: Vec<ItemKey>,
+    paused: bool,
 }
 
 impl PbxLeg {
@@ -109,6 +117,7 @@ impl PbxLeg {
             events: parts.events,
             coming: parts.media,
             media: None,
+            idle: None,
             settings,
             pacer,
             signals: VecDeque::new(),
@@ -118,6 +127,7 @@ impl PbxLeg {
             answering: false,
             up: parts.up,
             told: false,
+            deaf: false,
             lost: None,
             timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
             quality: None,
@@ -153,7 +163,7 @@ impl PbxLeg {
     /// Whether the channel can be sent elsewhere in the PBX: one that is controlled anywhere, another only to the
     /// next step of its dialplan.
     pub fn can_leave(&self, to: &Exit) -> bool {
-        self.control.is_some() || *to == Exit::Continue
+        self.control.as_ref().map_or(*to == Exit::Continue, |control| control.can_leave(to))
     }
 
     /// Lets the caller hear ringing, where somebody can make it.
@@ -207,7 +217,7 @@ impl PbxLeg {
     fn close_media(&mut self) {
         if let Some(media) = self.media.take() {
             self.quality = Some(media.quality());
-            media.finish();
+            drop(media.finish());
         }
     }
 
@@ -218,7 +228,7 @@ impl PbxLeg {
             None if *to == Exit::Continue => {
                 // The application returns, and the dialplan goes on.
                 self.hang_up(NORMAL_CLEARING);
-                self.signals.push_back(PbxSignal::Left);
+                self.left();
             }
             None => {
                 let reason = "the channel is not controlled: configure [ari]".to_owned();
@@ -257,8 +267,12 @@ impl PbxLeg {
             if self.over {
                 return Poll::Pending;
             }
-            if let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
-                self.channel_event(event);
+            let event = if self.deaf { Poll::Pending } else { self.events.poll_recv(cx) };
+            if let Poll::Ready(event) = event {
+                match event {
+                    Some(event) => self.channel_event(event),
+                    None => self.channel_silent(),
+                }
             } else if let Poll::Ready(Some(media)) = self.coming.poll_recv(cx) {
                 self.attach(media);
             } else if let Some(Poll::Ready(heard)) = self.media.as_mut().map(|media| media.poll(cx)) {
@@ -281,15 +295,29 @@ impl PbxLeg {
             ChannelEvent::Digit(digit) => PbxSignal::Dtmf { digit, method: "pbx" },
             ChannelEvent::KeysSent => PbxSignal::DtmfSent,
             ChannelEvent::Held(held) => PbxSignal::Held(held),
-            ChannelEvent::Left => {
-                self.over = true;
-                self.close_media();
-                PbxSignal::Left
-            }
+            ChannelEvent::Left => return self.left(),
             ChannelEvent::Stayed(reason) => PbxSignal::Stayed(reason),
             ChannelEvent::Gone(departure) => return self.gone(departure),
         };
         self.signals.push_back(signal);
+    }
+
+    /// The channel is not ours any more: for a call that did not send it away, that is the end of it.
+    fn left(&mut self) {
+        self.over = true;
+        self.close_media();
+        let reason = "went on in the PBX".to_owned();
+        let departure = Departure { cause: NORMAL_CLEARING, reason, by_peer: true };
+        self.signals.extend([PbxSignal::Left, PbxSignal::Gone(departure)]);
+    }
+
+    /// Whoever follows the channel has gone without a last word.
+    fn channel_silent(&mut self) {
+        self.deaf = true;
+        if self.control.as_ref().is_some_and(|control| control.is_apart()) {
+            let reason = "the PBX's channel is not followed any more".to_owned();
+            self.gone(Departure { cause: TEMPORARY_FAILURE, reason, by_peer: false });
+        }
     }
 
     fn gone(&mut self, departure: Departure) {
@@ -300,8 +328,8 @@ impl PbxLeg {
     }
 
     fn attach(&mut self, media: PendingMedia) {
-        self.close_media();
-        match Media::attach(media, &self.settings, &self.pacer) {
+        self.lose_media();
+        match Media::attach(media, self.idle.take(), &self.settings, &self.pacer) {
             Ok(media) => {
                 self.media = Some(media);
                 self.lost = None;
@@ -328,7 +356,7 @@ impl PbxLeg {
             },
             Heard::Key(digit) => PbxSignal::Dtmf { digit, method: "pbx" },
             Heard::Closed(end) => {
-                self.close_media();
+                self.lose_media();
                 return self.media_lost(end);
             }
         };
@@ -364,15 +392,35 @@ impl PbxLeg {
 
     /// Queues audio of an item, 24 kHz. Answers how many milliseconds were given up because the queue is full.
     pub fn play(&mut self, item: &ItemKey, pcm: &[i16]) -> u64 {
-        let Some(media) = &mut self.media else { return self.waiting.play(item, pcm) };
-        match media.play(item, pcm) {
+        let played = match (&mut self.media, &mut self.idle) {
+            (Some(media), _) => media.play(item, pcm),
+            (None, Some(idle)) => idle.play(item, pcm),
+            (None, None) => return self.waiting.play(item, pcm),
+        };
+        match played {
             Ok(()) | Err(PlayError::Cleared) => 0,
             Err(PlayError::Full { accepted }) => (pcm.len() - accepted) as u64 / 24,
         }
     }
 
+    /// The media is gone, the party perhaps not: what waits to be heard does so until other media comes.
+    fn lose_media(&mut self) {
+        let Some(mut media) = self.media.take() else { return };
+        self.quality = Some(media.quality());
+        let items = if media.is_wire() { Vec::new() } else { media.clear() };
+        for PlayedItem { item, played_ms, .. } in items {
+            // Other ports are other media: what was not sent is not heard, and nobody is to wait for it.
+            self.signals.push_back(PbxSignal::ItemFinished { item, played_ms });
+        }
+        self.idle = media.finish();
+    }
+
     fn say_what_waited(&mut self) {
-        for (item, pcm, ended) in std::mem::take(&mut self.waiting).items {
+        let waiting = std::mem::take(&mut self.waiting);
+        if let Some(media) = self.media.as_mut().filter(|_| waiting.paused) {
+            media.pause();
+        }
+        for (item, pcm, ended) in waiting.items {
             self.play(&item, &pcm);
             if ended {
                 self.end_item(&item);
@@ -387,38 +435,62 @@ impl PbxLeg {
 
     /// Audio of items that waits to be heard.
     pub fn queued(&self) -> Duration {
-        self.media.as_ref().map_or_else(|| self.waiting.length(), Media::queued)
+        match (&self.media, &self.idle) {
+            (Some(media), _) => media.queued(),
+            (None, Some(idle)) => idle.queued(),
+            (None, None) => self.waiting.length(),
+        }
     }
 
     /// No more audio follows for that item.
     pub fn end_item(&mut self, item: &ItemKey) {
-        match &mut self.media {
-            Some(media) => media.end_item(item),
-            None => self.waiting.end(item),
+        match (&mut self.media, &mut self.idle) {
+            (Some(media), _) => media.end_item(item),
+            (None, Some(idle)) => idle.end_item(item),
+            (None, None) => self.waiting.end(item),
         }
     }
 
     /// Drops everything queued, within the next slot; answers what was unfinished, the audible one first.
     pub fn clear(&mut self) -> Vec<PlayedItem> {
-        match &mut self.media {
-            Some(media) => media.clear(),
-            None => std::mem::take(&mut self.waiting).unheard(),
+        let mut cleared = match (&mut self.media, &mut self.idle) {
+            (Some(media), _) => media.clear(),
+            (None, Some(idle)) => idle.clear(Duration::ZERO),
+            (None, None) => self.waiting.clear(),
+        };
+        let all = cleared.len();
+        cleared.retain(|played| !played.item.0.starts_with(KEYS));
+        if cleared.len() < all {
+            self.signals.push_back(PbxSignal::DtmfSent);
         }
+        cleared
     }
 
     /// Holds queued audio back, within the next slot, until [`Self::resume`] or [`Self::clear`].
     pub fn pause(&mut self) {
-        self.media.iter_mut().for_each(Media::pause);
+        match (&mut self.media, &mut self.idle) {
+            (Some(media), _) => media.pause(),
+            (None, Some(idle)) => idle.pause(),
+            (None, None) => self.waiting.paused = true,
+        }
     }
 
     /// Queued audio is heard again, from where it was held back.
     pub fn resume(&mut self) {
-        self.media.iter_mut().for_each(Media::resume);
+        match (&mut self.media, &mut self.idle) {
+            (Some(media), _) => media.resume(),
+            (None, Some(idle)) => idle.resume(),
+            (None, None) => self.waiting.paused = false,
+        }
     }
 
     /// Whether nothing is being said and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.media.as_ref().map_or(self.waiting.items.is_empty(), Media::is_idle)
+        match (&self.media, &self.idle) {
+            (Some(media), _) => media.is_idle(),
+            (None, Some(idle)) => idle.is_idle(),
+            (None, None) => self.waiting.items.is_empty(),
+        }
     }
 
     /// Appends audio of the party that has come in, 24 kHz.
@@ -464,9 +536,16 @@ impl PbxLeg {
         let rest = Rest {
             media,
             settings: self.settings.clone(),
+            idle: self.idle.take(),
+            waiting: std::mem::take(&mut self.waiting),
             signals: std::mem::take(&mut self.signals),
             keys: self.keys,
+            answering: self.answering,
+            slots_watched: self.slots_watched,
             told: self.told,
+            deaf: self.deaf,
+            lost: self.lost.take(),
+            quality: self.quality.take(),
             over: self.over,
         };
         // From here on it is not this value's to hang up.
@@ -496,9 +575,16 @@ pub struct DetachedPbxLeg {
 struct Rest {
     media: Option<DetachedMedium>,
     settings: PbxSettings,
+    idle: Option<Box<PcmStream>>,
+    waiting: Waiting,
     signals: VecDeque<PbxSignal>,
     keys: u32,
+    answering: bool,
+    slots_watched: bool,
     told: bool,
+    deaf: bool,
+    lost: Option<(Instant, WireEnd)>,
+    quality: Option<Quality>,
     over: bool,
 }
 
@@ -515,8 +601,18 @@ impl DetachedPbxLeg {
     pub fn attach(self, pacer: Pacer) -> std::io::Result<PbxLeg> {
         let Self { parts, rest } = self;
         let mut leg = PbxLeg::new(parts, rest.settings, pacer);
-        (leg.signals, leg.keys, leg.told, leg.over) = (rest.signals, rest.keys, rest.told, rest.over);
-        leg.media = rest.media.map(|media| media.attach(&leg.pacer)).transpose()?;
+        // What came on the way, if anything did, is newer than what was taken along.
+        leg.signals.extend(rest.signals);
+        (leg.keys, leg.told, leg.deaf, leg.over) = (rest.keys, rest.told, rest.deaf, rest.over);
+        (leg.answering, leg.slots_watched, leg.quality) = (rest.answering, rest.slots_watched, rest.quality);
+        if leg.media.is_none() {
+            (leg.idle, leg.waiting) = (rest.idle, rest.waiting);
+            leg.media = rest.media.map(|media| media.attach(&leg.pacer)).transpose()?;
+        }
+        if let Some((until, _)) = &rest.lost {
+            leg.timer.as_mut().reset((*until).into());
+        }
+        leg.lost = rest.lost.filter(|_| leg.media.is_none());
         Ok(leg)
     }
 }
@@ -529,11 +625,17 @@ impl std::fmt::Debug for DetachedPbxLeg {
 
 impl Waiting {
     fn play(&mut self, item: &ItemKey, pcm: &[i16]) -> u64 {
-        let accepted = pcm.len().min(WAITING_MOST.saturating_sub(self.samples));
+        if self.cleared.contains(item) {
+            return 0;
+        }
+        let known = self.items.iter().any(|(key, ..)| key == item);
+        let room = known || self.items.len() < ITEMS_MOST;
+        let accepted = pcm.len().min(WAITING_MOST.saturating_sub(self.samples)) * usize::from(room);
         self.samples += accepted;
         match self.items.iter_mut().find(|(key, ..)| key == item) {
             Some((_, waiting, _)) => waiting.extend_from_slice(&pcm[..accepted]),
-            None => self.items.push((item.clone(), pcm[..accepted].to_vec(), false)),
+            None if room => self.items.push((item.clone(), pcm[..accepted].to_vec(), false)),
+            None => {}
         }
         (pcm.len() - accepted) as u64 / 24
     }
@@ -546,14 +648,20 @@ impl Waiting {
         Duration::from_millis(self.samples as u64 / 24)
     }
 
-    fn unheard(self) -> Vec<PlayedItem> {
+    fn clear(&mut self) -> Vec<PlayedItem> {
         let unheard = |(item, pcm, _): (ItemKey, Vec<i16>, bool)| PlayedItem {
             item,
             played_ms: 0,
             total_ms: pcm.len() as u64 / 24,
             complete: false,
         };
-        self.items.into_iter().map(unheard).collect()
+        self.samples = 0;
+        self.paused = false;
+        let cleared: Vec<_> = std::mem::take(&mut self.items).into_iter().map(unheard).collect();
+        self.cleared.extend(cleared.iter().map(|played| played.item.clone()));
+        let old = self.cleared.len().saturating_sub(ITEMS_MOST);
+        self.cleared.drain(..old);
+        cleared
     }
 }
 
@@ -567,8 +675,10 @@ fn departure(end: WireEnd) -> Departure {
 
 /// Audio that may wait for media, at 24 kHz: 20 s. A greeting comes at once, and media within a moment.
 const WAITING_MOST: usize = 20 * crate::audio::BRIDGE_RATE as usize;
+/// Items that may wait for media, and that are remembered as cleared.
+const ITEMS_MOST: usize = 64;
 /// How long a channel without media waits for other media.
-const OTHER_MEDIA: Duration = Duration::from_secs(5);
+const OTHER_MEDIA: Duration = Duration::from_secs(20);
 /// How long its end may follow that of its media.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How items of tones are named.

@@ -42,11 +42,22 @@ pub(super) enum Media {
 }
 
 impl Media {
-    pub(super) fn attach(media: PendingMedia, settings: &PbxSettings, pacer: &Pacer) -> io::Result<Self> {
+    /// `idle` is what flowed over the wire before, if there was one.
+    pub(super) fn attach(
+        media: PendingMedia,
+        idle: Option<Box<PcmStream>>,
+        settings: &PbxSettings,
+        pacer: &Pacer,
+    ) -> io::Result<Self> {
         Ok(match media {
-            PendingMedia::Wire(wire) => Self::Pcm(Box::new(
-                PcmMedia::begin(wire.attach()?, settings, pacer).map_err(io::Error::other)?,
-            )),
+            PendingMedia::Wire(wire) => {
+                let wire = wire.attach()?;
+                let media = match idle {
+                    Some(stream) => PcmMedia::with(*stream, wire, pacer),
+                    None => PcmMedia::begin(wire, settings, pacer).map_err(io::Error::other)?,
+                };
+                Self::Pcm(Box::new(media))
+            }
             PendingMedia::Rtp(rtp) => Self::Rtp(Box::new(rtp.attach(pacer)?)),
         })
     }
@@ -140,7 +151,7 @@ impl Media {
 
     pub(super) fn sent_frame(&mut self, out: &mut Vec<i16>) {
         match self {
-            Self::Pcm(pcm) => pcm.stream.sent_frame(out),
+            Self::Pcm(pcm) => pcm.sent_frame(out),
             Self::Rtp(rtp) => rtp.stream().sent_frame(out),
         }
     }
@@ -170,11 +181,23 @@ impl Media {
         }
     }
 
-    /// Says goodbye.
-    pub(super) fn finish(self) {
+    /// Whether it flows over a wire, and its stream can flow over another.
+    pub(super) fn is_wire(&self) -> bool {
+        matches!(self, Self::Pcm(_))
+    }
+
+    /// Says goodbye. What is left of a wire's media is its stream.
+    pub(super) fn finish(self) -> Option<Box<PcmStream>> {
         match self {
-            Self::Pcm(mut pcm) => pcm.wire.hang_up(),
-            Self::Rtp(rtp) => rtp.finish(),
+            Self::Pcm(pcm) => {
+                let PcmMedia { stream, mut wire, .. } = *pcm;
+                wire.hang_up();
+                Some(Box::new(stream))
+            }
+            Self::Rtp(rtp) => {
+                rtp.finish();
+                None
+            }
         }
     }
 }
@@ -203,6 +226,8 @@ pub(super) struct PcmMedia {
     armed: Option<Instant>,
     payload: Vec<u8>,
     out: Vec<u8>,
+    /// What was sent of a tick that carried none, or more than one slot: for the recording.
+    sent: Option<Vec<i16>>,
     closed: bool,
 }
 
@@ -222,6 +247,7 @@ impl PcmMedia {
             armed: None,
             payload: Vec::new(),
             out: Vec::new(),
+            sent: None,
             closed: false,
         }
     }
@@ -289,16 +315,32 @@ impl PcmMedia {
     /// end would play them in a burst.
     fn send_slot(&mut self, deadline: Instant) -> bool {
         let now = Instant::now();
+        // The far end may have said how it wants to be spoken to without having spoken itself. One that cannot be
+        // spoken to ends the wire with its first payload.
+        let _as_before = self.stream.set_coding(self.wire.coding());
         let mut item = false;
-        for _ in 0..self.wire.due(now) {
+        let due = self.wire.due(now);
+        self.sent = (due != 1).then(Vec::new);
+        for _ in 0..due {
             let slot = self.stream.tick(&mut self.out);
             item |= slot.item;
             if !self.out.is_empty() {
                 self.wire.send(now, &self.out, slot.voice);
             }
+            if let Some(sent) = &mut self.sent {
+                self.stream.sent_frame(sent);
+            }
         }
         self.stream.note_lateness(now.saturating_duration_since(deadline));
         item
+    }
+
+    /// Appends what the last tick carried.
+    fn sent_frame(&mut self, out: &mut Vec<i16>) {
+        match &mut self.sent {
+            Some(sent) => out.append(sent),
+            None => self.stream.sent_frame(out),
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {

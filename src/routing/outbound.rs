@@ -132,9 +132,21 @@ impl Trunking {
         if let Some(user) = self.phone_of(request)? {
             return self.phone_attempts(request, &user).await;
         }
-        if let Some(attempt) = self.over_pbx(request)? {
+        let Some((place, attempt)) = self.over_pbx(request)? else { return self.over_trunks(request).await };
+        let sip: Vec<_> = request.trunks.iter().filter(|name| *name != doors::ARI).cloned().collect();
+        if sip.is_empty() {
             return Ok(vec![attempt]);
         }
+        // Trunks beside it keep their order; of those none need lead out.
+        let others = self.over_trunks(&DialRequest { trunks: sip.clone(), ..request.clone() }).await;
+        let mut attempts = others.unwrap_or_default();
+        let before = |other: &&Attempt| sip[..place].contains(&other.trunk.name);
+        let at = attempts.iter().take_while(before).count();
+        attempts.insert(at, attempt);
+        Ok(attempts)
+    }
+
+    async fn over_trunks(&self, request: &DialRequest) -> Result<Vec<Attempt>, RouteRefusal> {
         let (user, trunks) = self.choose(request)?;
         let mut attempts = Vec::new();
         let mut refusal = None;
@@ -161,8 +173,8 @@ impl Trunking {
         }
     }
 
-    /// A channel of the PBX, when that is asked for, or nothing else leads out.
-    fn over_pbx(&self, request: &DialRequest) -> Result<Option<Attempt>, RouteRefusal> {
+    /// A channel of the PBX, when that is asked for, or nothing else leads out; and how many trunks go before it.
+    fn over_pbx(&self, request: &DialRequest) -> Result<Option<(usize, Attempt)>, RouteRefusal> {
         let asked = request.trunks.iter().any(|name| name == doors::ARI);
         let DialTarget::Number(number) = &request.to else { return Ok(None) };
         let reached = request.reach.as_ref().is_none_or(|names| names.iter().any(|name| name == doors::ARI));
@@ -175,14 +187,15 @@ impl Trunking {
             return Err(RouteRefusal::new(403, "the phone may not call out"));
         }
         let to = OutgoingChannel {
-            number: number.clone(),
+            number: dialled(number),
             caller: request.from.clone().filter(|_| !request.withheld),
             caller_name: request.from_name.clone().filter(|_| !request.withheld),
             ring_timeout: request.ring_timeout,
         };
         let way = Way::Channel { by: Arc::clone(&pbx.by), to, settings: pbx.settings.clone() };
         let (trunk, policy) = (doors::trunk(doors::ARI), Policy::plain(doors::ARI));
-        Ok(Some(Attempt { trunk, policy, way, rivals: Vec::new() }))
+        let place = request.trunks.iter().position(|name| name == doors::ARI).unwrap_or(0);
+        Ok(Some((place, Attempt { trunk, policy, way, rivals: Vec::new() })))
     }
 
     /// What is dialled, and over which trunks.
@@ -320,6 +333,14 @@ impl Trunking {
         let way = Way::Sip { invite: Box::new(invite), media: Box::new(media) };
         Ok(Attempt { trunk, policy, way, rivals: Vec::new() })
     }
+}
+
+/// A number without what people write between its figures; an extension that is a name stays as it is.
+fn dialled(number: &str) -> String {
+    if number.chars().any(|c| c.is_ascii_alphabetic()) {
+        return number.to_owned();
+    }
+    number.chars().filter(|c| c.is_ascii_digit() || "+*#".contains(*c)).collect()
 }
 
 /// Whether the request may go over this trunk.
