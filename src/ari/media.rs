@@ -79,7 +79,22 @@ impl For {
     }
 }
 
-/// Prepares our side.
+/// Whether channels of that release send each rate as a kind of its own. A version without numbers is a recent one.
+pub(super) fn sizes_audio(version: &str) -> bool {
+    let version = version.rsplit('/').next().unwrap_or_default();
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return true };
+    match major {
+        ..20 => false,
+        20 => minor >= 17,
+        21 => minor >= 12,
+        22 => minor >= 7,
+        23 => minor >= 1,
+        24.. => true,
+    }
+}
+
+/// Prepares our side. `sized`: see [`sizes_audio`].
 ///
 /// # Errors
 /// In words, when it cannot be.
@@ -87,6 +102,7 @@ pub(super) fn prepare(
     settings: &Settings,
     parts: &MediaParts,
     who: For,
+    sized: bool,
 ) -> Result<(ExternalMedia, Prepared), String> {
     let host = &settings.media_host;
     match settings.medium {
@@ -101,8 +117,10 @@ pub(super) fn prepare(
             let (table, port) = door.ok_or("the AudioSocket door is not open; add [audiosocket]")?;
             let (sender, mut receiver) = mpsc::channel(1);
             let mut announcement = Announcement::new(Awaited::Leg(sender), CONNECT_LIMIT);
-            if let Coding::Linear(rate) = settings.coding {
-                // Releases before 20.17 and 22.7 do not say it.
+            // Others say it with their first frame; until then the silence of 8 kHz is right, and no other is.
+            if let Coding::Linear(rate) = settings.coding
+                && !sized
+            {
                 announcement.rate = Some(rate);
             }
             let key = table.expect(Instant::now(), None, announcement).map_err(|error| error.to_string())?;
@@ -208,3 +226,28 @@ pub(super) type Shared = Arc<(Settings, MediaParts)>;
 
 /// Asterisk gives up connecting after 2 s for each address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_says_whether_its_audio_tells_the_rate() {
+        for (version, sized) in [
+            ("18.26.4", false),
+            ("20.16.0", false),
+            ("20.17.0", true),
+            ("21.11.1", false),
+            ("21.12.0", true),
+            ("22.6.0-rc1", false),
+            ("22.7.0", true),
+            ("23.0.0", false),
+            ("23.1.0", true),
+            ("24.0.0-pre1", true),
+            ("certified/20.7-cert5", false),
+            ("GIT-master-1a2b3c", true),
+        ] {
+            assert_eq!(sizes_audio(version), sized, "{version}");
+        }
+    }
+}

@@ -38,6 +38,12 @@ impl Channel {
         let runs = self.dialplan.app_data.split(',').next().unwrap_or_default();
         self.dialplan.app_name.eq_ignore_ascii_case("Stasis") && runs == application
     }
+
+    /// What `Stasis()` was told behind the application's name, where it runs that application.
+    pub fn stasis_args(&self, application: &str) -> Vec<String> {
+        let args = self.dialplan.app_data.split(',').skip(1);
+        if self.is_in(application) { args.map(str::to_owned).collect() } else { Vec::new() }
+    }
 }
 
 /// A party's number.
@@ -163,6 +169,25 @@ pub enum Event {
         /// The key.
         key: char,
     },
+    /// A channel is in a bridge.
+    Joined {
+        /// The bridge.
+        bridge: String,
+        /// The channel.
+        channel: String,
+    },
+    /// A channel is not in a bridge any more.
+    Parted {
+        /// The bridge.
+        bridge: String,
+        /// The channel.
+        channel: String,
+    },
+    /// A bridge is no more.
+    BridgeGone {
+        /// The bridge.
+        bridge: String,
+    },
     /// Somebody wants the channel to end.
     HangUpAsked {
         /// The channel.
@@ -229,8 +254,20 @@ impl Event {
             }
             "ChannelHangupRequest" => {
                 let event = OfChannel::read(text)?;
-                Self::HangUpAsked { cause: event.cause, channel: event.id() }
+                // With `soft`, the number says what inside the PBX asks for it, and is no cause.
+                Self::HangUpAsked { cause: event.cause.filter(|_| !event.soft), channel: event.id() }
             }
+            "ChannelEnteredBridge" => {
+                let event = OfBridge::read(text)?;
+                let Some(channel) = event.channel else { return Ok(None) };
+                Self::Joined { bridge: event.bridge.id.into_owned(), channel: channel.id.into_owned() }
+            }
+            "ChannelLeftBridge" => {
+                let event = OfBridge::read(text)?;
+                let Some(channel) = event.channel else { return Ok(None) };
+                Self::Parted { bridge: event.bridge.id.into_owned(), channel: channel.id.into_owned() }
+            }
+            "BridgeDestroyed" => Self::BridgeGone { bridge: OfBridge::read(text)?.bridge.id.into_owned() },
             "ChannelDestroyed" => {
                 let event = OfChannel::read(text)?;
                 Self::Destroyed {
@@ -285,6 +322,8 @@ struct OfChannel<'a> {
     cause_txt: Cow<'a, str>,
     #[serde(default)]
     tech_cause: Option<u16>,
+    #[serde(default)]
+    soft: bool,
 }
 
 impl<'a> OfChannel<'a> {
@@ -294,6 +333,21 @@ impl<'a> OfChannel<'a> {
 
     fn id(self) -> String {
         self.channel.id.into_owned()
+    }
+}
+
+/// What is read of a bridge's event.
+#[derive(Deserialize)]
+struct OfBridge<'a> {
+    #[serde(borrow)]
+    bridge: Named<'a>,
+    #[serde(borrow)]
+    channel: Option<Named<'a>>,
+}
+
+impl<'a> OfBridge<'a> {
+    fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
     }
 }
 
@@ -356,6 +410,21 @@ mod tests {
                 technical: Some(486)
             })
         );
+        let asked = |more: &str| {
+            let kind = format!("\"type\":\"ChannelHangupRequest\",\"cause\":32{more}");
+            read(&KEY.replace("\"type\":\"ChannelDtmfReceived\"", &kind))
+        };
+        let expected = |cause| Some(Event::HangUpAsked { channel: "1760000000.7".into(), cause });
+        assert_eq!((asked(""), asked(",\"soft\":true")), (expected(Some(32)), expected(None)));
+        let left = r#"{"type":"ChannelLeftBridge","bridge":{"id":"b","channels":[]},"channel":{"id":"c"}}"#;
+        assert_eq!(read(left), Some(Event::Parted { bridge: "b".into(), channel: "c".into() }));
+        let gone = r#"{"type":"BridgeDestroyed","bridge":{"id":"b"}}"#;
+        assert_eq!(read(gone), Some(Event::BridgeGone { bridge: "b".into() }));
+        let mut caller: Channel = Channel::default();
+        caller.dialplan.app_name = "Stasis".into();
+        caller.dialplan.app_data = "tandem,called=200,x".into();
+        assert_eq!(caller.stasis_args("tandem"), ["called=200", "x"]);
+        assert!(caller.stasis_args("other").is_empty());
         assert_eq!(read(r#"{"type":"ChannelVarset","variable":"x","value":"y"}"#), None);
         assert_eq!(read(r#"{"type":"SomethingNew","channel":7}"#), None);
         assert_eq!(read(r#"{"type":"ApplicationReplaced"}"#), Some(Event::Replaced));

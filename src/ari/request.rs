@@ -34,6 +34,15 @@ pub enum Request {
         /// Context, extension and priority; `None`: where it came from.
         to: Option<Extension>,
     },
+    /// Sets a variable of a channel.
+    SetVariable {
+        /// The channel.
+        channel: String,
+        /// The variable.
+        variable: String,
+        /// Its value.
+        value: String,
+    },
     /// Asks whether the dialplan has an extension, seen from a channel.
     Exists {
         /// The channel.
@@ -254,6 +263,10 @@ impl Request {
                 let path = Path::new(&["channels", channel, "variable"]);
                 (Get, path.with("variable", &function))
             }
+            Self::SetVariable { channel, variable, value } => {
+                let path = Path::new(&["channels", channel, "variable"]).with("variable", variable);
+                (Post, path.with("value", value))
+            }
             Self::Keys { channel, keys } => {
                 let path = Path::new(&["channels", channel, "dtmf"]).with("dtmf", keys);
                 let path = path.with("duration", &KEY_MS.to_string());
@@ -334,6 +347,7 @@ impl Request {
             | Self::Answer { .. }
             | Self::HangUp { .. }
             | Self::Exists { .. }
+            | Self::SetVariable { .. }
             | Self::Hold { .. }
             | Self::AddChannel { .. }
             | Self::RemoveChannel { .. }
@@ -500,6 +514,11 @@ mod tests {
                 Request::Keys { channel: c(), keys: "12#".into() },
                 Method::Post,
                 "/channels/c.1/dtmf?dtmf=12%23&duration=100&between=100",
+            ),
+            (
+                Request::SetVariable { channel: c(), variable: "TANDEMSTATUS".into(), value: "A B".into() },
+                Method::Post,
+                "/channels/c.1/variable?variable=TANDEMSTATUS&value=A%20B",
             ),
             (Request::Hold { channel: c(), on: false }, Method::Delete, "/channels/c.1/hold"),
             (

@@ -2,10 +2,12 @@
 //! words to legs out.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -190,14 +192,16 @@ impl AriHandle {
     /// Listens to a channel: a visitor comes who has called `called`. Answers when the PBX lets us hear.
     ///
     /// # Errors
-    /// When there is no such channel, or the PBX refuses.
+    /// When there is no such channel, or the PBX refuses or does not answer.
     pub async fn listen(&self, channel: &str, called: &str) -> Result<LegId, AriError> {
         let heard = self.channel(channel).await?;
         let caller = Some(heard.caller.number).filter(|number| !number.is_empty());
         let (sender, receiver) = oneshot::channel();
         let (channel, called) = (channel.to_owned(), called.to_owned());
         self.send(Message::Listen { channel, called, caller, heard: sender }).await?;
-        let heard = receiver.await.map_err(|_| AriError::Stopping)?;
+        let heard = tokio::time::timeout(LISTEN_LIMIT, receiver).await;
+        let late = |_| AriError::Unreachable("its channel did not come".to_owned());
+        let heard = heard.map_err(late)?.map_err(|_| AriError::Stopping)?;
         heard.map_err(|departure| AriError::Refused(departure.reason))
     }
 
@@ -357,7 +361,7 @@ impl Shell {
                 break;
             }
             let now = Instant::now();
-            let wake = self.app.next_timeout(now).unwrap_or(now + LONGEST_SLEEP);
+            let wake = self.app.next_timeout().unwrap_or(now + LONGEST_SLEEP);
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -488,7 +492,9 @@ impl Shell {
         let client = self.client.clone();
         metrics::counter!("tandem_ari_requests_total").increment(1);
         self.asking.spawn(async move {
-            let outcome = client.ask(&request).await;
+            // Whoever waits for the outcome must have one, whatever happens here.
+            let asked = AssertUnwindSafe(client.ask(&request)).catch_unwind().await;
+            let outcome = asked.unwrap_or_else(|_| Outcome::Lost("the request failed here".to_owned()));
             if !outcome.is_done() {
                 metrics::counter!("tandem_ari_requests_failed_total").increment(1);
                 tracing::debug!(?request, problem = outcome.problem(), "the PBX did not do it");
@@ -549,7 +555,9 @@ impl Shell {
         self.legs.entry(leg).or_insert_with(LegSide::new);
         let Some(who) = self.who(leg, count) else { return };
         let (settings, parts) = &*self.shared;
-        let medium = match media::prepare(settings, parts, who) {
+        let release = self.status.borrow().version.clone();
+        let sized = release.is_none_or(|release| media::sizes_audio(&release));
+        let medium = match media::prepare(settings, parts, who, sized) {
             Ok((medium, prepared)) => {
                 self.prepared.insert((leg, count), prepared);
                 Ok(medium)
@@ -570,4 +578,6 @@ const EVENTS: usize = 8192;
 const LEG_EVENTS: usize = 64;
 /// Requests under way or waiting.
 const WAITING: usize = 4096;
+/// A request's limit, and the channel's.
+const LISTEN_LIMIT: Duration = Duration::from_secs(15);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);

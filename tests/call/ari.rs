@@ -298,7 +298,7 @@ async fn a_caller_whom_a_crash_of_ours_left_alone_is_adopted_and_leftovers_go() 
     let (access, life, following) = application(&pbx, "tandem").await;
     let caller = pbx.call("tandem", "400", "+15550100");
     let client = Client::new(&access).expect("a client");
-    let (names, leg) = (Names::new(NODE), LegId::fresh());
+    let (names, leg) = (Names::new(NODE, "tandem"), LegId::fresh());
     let (bridge, media) = (names.of(Kind::Bridge, leg, 1), names.of(Kind::Media, leg, 1));
     let medium = ExternalMedia::Rtp { to: "127.0.0.1:9".to_owned() };
     let application = "tandem".to_owned();

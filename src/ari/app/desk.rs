@@ -75,6 +75,7 @@ pub(super) enum Step {
     JoinCaller,
     JoinMedia { count: u32 },
     Answer,
+    Alive,
     Ring,
     Hold,
     Keys { take_ms: u64 },

@@ -3,6 +3,7 @@
 //! so it does not matter in which order answers and events arrive.
 
 mod answers;
+mod seen;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -114,9 +115,18 @@ pub(super) struct Leg {
     keys_until: Option<Instant>,
     hanging_up: Option<(Instant, Option<u16>)>,
     /// The PBX has made its channel.
-    born: bool,
+    born: Option<Instant>,
+    /// While events are away: when the PBX last said that the channel is there, and when it is asked again.
+    alive: Option<Instant>,
+    alive_at: Option<Instant>,
+    /// It is being asked.
+    alive_asked: bool,
     /// A channel that is to be got rid of.
     pub(super) shed: Option<String>,
+    /// Something that should have been told was not.
+    pub(super) wants_look: bool,
+    /// The medium for which that was wanted.
+    looked_for: u32,
     /// When the PBX last said anything about it.
     pub(super) touched: Instant,
 }
@@ -159,15 +169,21 @@ impl Leg {
             continued: false,
             keys_until: None,
             hanging_up: None,
-            born: origin == Origin::Caller,
+            born: (origin == Origin::Caller).then_some(now),
+            alive: None,
+            alive_at: None,
+            alive_asked: false,
             shed: None,
+            wants_look: false,
+            looked_for: 0,
             touched: now,
         }
     }
 
     /// Its channel came into the application.
     pub(super) fn enter(&mut self, now: Instant, channel: &Channel) {
-        (self.touched, self.born) = (now, true);
+        self.touched = now;
+        self.born.get_or_insert(now);
         if !channel.dialplan.context.is_empty() {
             self.context = Some(channel.dialplan.context.clone());
         }
@@ -370,9 +386,10 @@ impl Leg {
         if let Some(end) = self.overdue(now, desk, view) {
             return Some(end);
         }
+        self.retry = self.retry.filter(|retry| now < *retry);
         self.build(now, desk, view);
-        self.join(now, desk);
-        self.answer(now, desk);
+        self.join(desk);
+        self.answer(desk);
         self.take_order(desk, view);
         None
     }
@@ -382,7 +399,15 @@ impl Leg {
         if let Some((since, cause)) = self.hanging_up
             && now >= since + HANGING_UP
         {
-            return Some(self.ended(cause.unwrap_or(0), "hung up"));
+            // It may be there still: then it must go.
+            return Some(match self.ended(cause.unwrap_or(0), "hung up") {
+                End::Gone(departure) => End::Drop(departure),
+                end => end,
+            });
+        }
+        if self.unheard().is_some_and(|limit| now >= limit) {
+            let reason = "the PBX made a channel to listen with, and it did not come".to_owned();
+            return Some(End::Drop(Departure { cause: 41, reason, by_peer: false }));
         }
         if self.keys_until.is_some_and(|until| now >= until) {
             (self.keys_until, self.busy) = (None, false);
@@ -391,13 +416,8 @@ impl Leg {
         if self.leaving_until.is_some_and(|until| now >= until) {
             self.stayed("the PBX did not say whether it took the call".to_owned(), desk);
         }
-        if let Some(since) = view.away {
-            let deaf = self.medium.lost.is_some() || matches!(self.medium.stage, MediaStage::Due(_));
-            let limit = if deaf { AWAY_WITHOUT_MEDIA } else { AWAY };
-            if now >= since + limit {
-                let reason = format!("the PBX cannot be reached since {} s", limit.as_secs());
-                return Some(End::Drop(Departure { cause: 41, reason, by_peer: false }));
-            }
+        if let Some(end) = self.away(now, desk, view) {
+            return Some(end);
         }
         if self.medium.failures >= MEDIUM_TRIES {
             return Some(failed(format!("no audio to or from the PBX: {}", self.medium.problem)));
@@ -413,6 +433,45 @@ impl Leg {
         None
     }
 
+    /// A call goes on without the PBX's events as long as the PBX, asked, has its channel.
+    fn away(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) -> Option<End> {
+        let Some(since) = view.away else {
+            (self.alive, self.alive_at) = (None, None);
+            return None;
+        };
+        if now >= self.away_limit(since) {
+            let reason = format!("the PBX cannot be reached since {} s", (now - since).as_secs());
+            return Some(End::Drop(Departure { cause: 41, reason, by_peer: false }));
+        }
+        if !self.alive_asked && now >= self.alive_at.unwrap_or(since + AWAY) {
+            self.alive_asked = true;
+            desk.ask(Asked::Leg(self.id, Step::Alive), Request::Channel { channel: self.channel.clone() });
+        }
+        None
+    }
+
+    /// When it ends because nothing is heard of the PBX.
+    fn away_limit(&self, since: Instant) -> Instant {
+        match self.medium.lost.is_some() || matches!(self.medium.stage, MediaStage::Due(_)) {
+            true => since + AWAY_WITHOUT_MEDIA,
+            false => self.alive.unwrap_or(since) + AWAY_WITHOUT_ANSWER,
+        }
+    }
+
+    /// When a listener whose channel was made must have it.
+    fn unheard(&self) -> Option<Instant> {
+        let waits = self.origin == Origin::Listening && !self.is_entered();
+        self.born.filter(|_| waits).map(|born| born + LISTENING)
+    }
+
+    /// When the medium that the leg has must be in the bridge, or its beginning was not told.
+    fn unjoined(&self) -> Option<Instant> {
+        let waits = self.medium.stage == MediaStage::There
+            && !self.medium.entered
+            && self.looked_for != self.medium.count;
+        self.medium.delivered.filter(|_| waits).map(|delivered| delivered + UNJOINED)
+    }
+
     /// The bridge and the channel that carries the audio.
     fn build(&mut self, now: Instant, desk: &mut Desk, view: &View<'_>) {
         if view.away.is_some() {
@@ -425,7 +484,10 @@ impl Leg {
             self.shed = Some(self.medium.name.clone());
             self.give_up_medium(now, "the connection was lost", desk);
         }
-        if self.bridge == Thing::No && self.retry.is_none_or(|retry| now >= retry) {
+        if self.unjoined().is_some_and(|limit| now >= limit) {
+            (self.wants_look, self.looked_for) = (true, self.medium.count);
+        }
+        if self.bridge == Thing::No && self.retry.is_none() {
             self.bridges += 1;
             self.bridge = Thing::Asked;
             self.bridge_name = view.names.of(Kind::Bridge, self.id, self.bridges);
@@ -447,8 +509,8 @@ impl Leg {
         }
     }
 
-    fn join(&mut self, now: Instant, desk: &mut Desk) {
-        if self.bridge != Thing::There || self.retry.is_some_and(|retry| now < retry) {
+    fn join(&mut self, desk: &mut Desk) {
+        if self.bridge != Thing::There || self.retry.is_some() {
             return;
         }
         let add = |channel: &str, absorb_keys| Request::AddChannel {
@@ -467,7 +529,7 @@ impl Leg {
         }
     }
 
-    fn answer(&mut self, now: Instant, desk: &mut Desk) {
+    fn answer(&mut self, desk: &mut Desk) {
         let joined = self.caller_in == Thing::There && self.media_in == Thing::There;
         let ready = joined && self.medium.delivered.is_some();
         if self.answer_wanted.is_none() || self.told_up || !ready {
@@ -476,7 +538,7 @@ impl Leg {
         if self.up {
             self.told_up = true;
             desk.tell(self.id, ChannelEvent::Up);
-        } else if !self.answering && self.origin == Origin::Caller && self.retry.is_none_or(|at| now >= at) {
+        } else if !self.answering && self.origin == Origin::Caller && self.retry.is_none() {
             self.answering = true;
             let channel = self.channel.clone();
             desk.ask(Asked::Leg(self.id, Step::Answer), Request::Answer { channel });
@@ -526,21 +588,24 @@ impl Leg {
     }
 
     /// When [`Self::advance`] has something to do although nothing happens.
-    pub(super) fn next_timeout(&self, now: Instant, view: &View<'_>) -> Option<Instant> {
+    pub(super) fn next_timeout(&self, view: &View<'_>) -> Option<Instant> {
         let medium = match self.medium.stage {
             MediaStage::Due(at) if view.away.is_none() && self.leaving.is_none() => Some(at),
             _ => None,
         };
-        let deaf = self.medium.lost.is_some() || matches!(self.medium.stage, MediaStage::Due(_));
         let waiting = self.answer_wanted.filter(|_| self.is_entered() && !self.told_up);
+        let ask = |since: Instant| self.alive_at.unwrap_or(since + AWAY);
         let times = [
             medium,
             self.medium.lost.filter(|_| view.away.is_none()).map(|since| since + MEDIUM_LOST),
-            self.retry.filter(|retry| *retry > now),
+            self.retry,
+            self.unheard(),
+            self.unjoined().filter(|_| view.away.is_none()),
             self.keys_until,
             self.leaving_until,
             self.hanging_up.map(|(since, _)| since + HANGING_UP),
-            view.away.map(|since| since + if deaf { AWAY_WITHOUT_MEDIA } else { AWAY }),
+            view.away.map(|since| self.away_limit(since)),
+            view.away.filter(|_| !self.alive_asked).map(ask),
             waiting.filter(|_| view.away.is_none()).map(|since| since + ANSWER_LIMIT),
         ];
         times.into_iter().flatten().min()
@@ -559,61 +624,6 @@ impl Leg {
         let medium = !matches!(self.medium.stage, MediaStage::Due(_)) && self.medium.name == name;
         self.channel == name || medium || (self.bridge != Thing::No && self.bridge_name == name)
     }
-
-    /// Compares with what the PBX has.
-    pub(super) fn compare(
-        &mut self,
-        now: Instant,
-        sight: &super::resync::Sight,
-        desk: &mut Desk,
-    ) -> Option<End> {
-        match sight.channel(&self.channel) {
-            None if !self.born => return None,
-            None => {
-                let reason = "the PBX does not have the channel any more".to_owned();
-                return Some(End::Gone(Departure { cause: 41, reason, by_peer: false }));
-            }
-            Some((channel, inside)) => {
-                if inside && !self.is_entered() {
-                    self.enter(now, channel);
-                } else if !inside && self.is_entered() {
-                    return Some(self.exited());
-                }
-                self.up |= channel.is_up() && self.origin == Origin::Caller;
-                if channel.state == "Ringing" {
-                    self.ringing(desk);
-                }
-            }
-        }
-        if self.medium.stage == MediaStage::There {
-            match sight.channel(&self.medium.name) {
-                None => {
-                    self.give_up_medium(now, "the PBX has lost the media channel", desk);
-                }
-                Some((_, inside)) => self.medium.entered |= inside,
-            }
-        }
-        if self.bridge == Thing::There {
-            match sight.bridge(&self.bridge_name) {
-                None => {
-                    (self.bridge, self.caller_in, self.media_in) = (Thing::No, Thing::No, Thing::No);
-                }
-                Some(bridge) => {
-                    let has = |name: &String| bridge.channels.contains(name);
-                    for (place, name) in
-                        [(&mut self.caller_in, &self.channel), (&mut self.media_in, &self.medium.name)]
-                    {
-                        if *place == Thing::There && !has(name) {
-                            *place = Thing::No;
-                        }
-                    }
-                }
-            }
-        }
-        self.retry = None;
-        self.answer_wanted = self.answer_wanted.map(|_| now);
-        None
-    }
 }
 
 fn failed(reason: String) -> End {
@@ -624,6 +634,12 @@ fn failed(reason: String) -> End {
 const NORMAL_CLEARING: u16 = 16;
 const NORMAL_UNSPECIFIED: u16 = 31;
 
+/// Events and answers pass each other; later than that after the medium is there, one was missed.
+const UNJOINED: Duration = Duration::from_secs(2);
+/// A channel that was made to listen with comes into the application at once.
+const LISTENING: Duration = Duration::from_secs(5);
+/// A channel that leaves a bridge leaves the application or comes back to the bridge within that time.
+const PARTED: Duration = Duration::from_millis(250);
 /// From the PBX's word that somebody hangs up to our belief without more proof.
 const HANGING_UP: Duration = Duration::from_secs(3);
 /// Whether a channel went on in the dialplan is known after that.
@@ -639,6 +655,9 @@ const MEDIUM_HOLDS: Duration = Duration::from_secs(5);
 const MEDIUM_FRESH: Duration = Duration::from_secs(1);
 /// The PBX's own word that a medium is gone usually comes within that time.
 const MEDIUM_LOST: Duration = Duration::from_millis(500);
-/// How long a call goes on without the PBX's events.
+/// How long a call goes on without the PBX's events before the PBX is asked for it, and asked again.
 const AWAY: Duration = Duration::from_secs(120);
+const ALIVE_AGAIN: Duration = Duration::from_secs(30);
+/// How long it goes on without an answer to that.
+const AWAY_WITHOUT_ANSWER: Duration = Duration::from_secs(300);
 const AWAY_WITHOUT_MEDIA: Duration = Duration::from_secs(10);

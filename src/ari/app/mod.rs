@@ -10,6 +10,7 @@
 //! says that it is not there. After the event socket was away, everything on the PBX is looked at and compared.
 
 mod desk;
+mod doomed;
 mod leg;
 mod names;
 mod resync;
@@ -27,9 +28,10 @@ use super::request::{ExternalMedia, Originate, Outcome, PlayTo, Request};
 
 pub use desk::Action;
 use desk::{Asked, Desk, Step};
+use doomed::{Doomed, Thing};
 use leg::{End, Leg, Origin};
 pub use names::{Kind, Names};
-use resync::{Look, Sight};
+use resync::Look;
 
 /// What is decided outside.
 #[derive(Debug, Clone)]
@@ -112,6 +114,8 @@ pub struct App {
     away: Option<Instant>,
     look: Option<Look>,
     look_at: Option<Instant>,
+    /// No look has been completed since events come.
+    first_look: bool,
     rounds: u64,
     listening: HashMap<LegId, Wanted>,
     closed: bool,
@@ -124,27 +128,11 @@ struct Wanted {
     caller: Option<String>,
 }
 
-/// Something on the PBX that has to go.
-#[derive(Debug)]
-struct Doomed {
-    kind: Thing,
-    attempts: u32,
-    /// `None`: the PBX is being asked.
-    at: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thing {
-    /// With the Q.850 cause it is hung up with.
-    Channel(u16),
-    Bridge,
-}
-
 impl App {
     /// An application that nobody is in, whose events do not come yet. `fresh` names new legs.
     pub fn new(now: Instant, settings: AppSettings, fresh: Box<dyn FnMut() -> LegId + Send>) -> Self {
         Self {
-            names: Names::new(&settings.node),
+            names: Names::new(&settings.node, &settings.application),
             settings,
             fresh,
             desk: Desk::default(),
@@ -156,6 +144,7 @@ impl App {
             away: Some(now),
             look: None,
             look_at: None,
+            first_look: true,
             rounds: 0,
             listening: HashMap::new(),
             closed: false,
@@ -199,6 +188,7 @@ impl App {
     /// Events come (again): whatever was missed is looked for.
     pub fn connected(&mut self, now: Instant) {
         self.away = None;
+        self.first_look = true;
         self.start_look(now);
         self.advance_all(now);
     }
@@ -226,6 +216,9 @@ impl App {
 
     /// The same for a leg that has its name already.
     pub fn originate_as(&mut self, now: Instant, id: LegId, call: Outgoing) {
+        if self.away.is_some() {
+            return self.unreachable(id);
+        }
         let channel = self.names.of(Kind::Out, id, 1);
         let mut leg = Leg::new(now, id, Origin::Called, channel.clone());
         let request = Request::Originate(Originate {
@@ -246,6 +239,10 @@ impl App {
     /// Listens to a channel of the PBX's; a visitor for `called` follows, unless the PBX refuses.
     pub fn listen(&mut self, now: Instant, channel: &str, called: String, caller: Option<String>) -> LegId {
         let id = (self.fresh)();
+        if self.away.is_some() {
+            self.unreachable(id);
+            return id;
+        }
         let snoop = self.names.of(Kind::Snoop, id, 1);
         let leg = Leg::new(now, id, Origin::Listening, snoop.clone());
         let application = self.settings.application.clone();
@@ -255,6 +252,12 @@ impl App {
         self.legs.insert(id, leg);
         self.listening.insert(id, Wanted { called, caller });
         id
+    }
+
+    /// What would become of a new channel could not be heard: none is made.
+    fn unreachable(&mut self, id: LegId) {
+        let reason = "the PBX cannot be reached: its events do not come".to_owned();
+        self.desk.tell(id, ChannelEvent::Gone(Departure { cause: 41, reason, by_peer: false }));
     }
 
     /// A command of a leg's; one that is over has none.
@@ -309,6 +312,16 @@ impl App {
             Event::HangUpAsked { channel, cause } => {
                 self.with(now, &channel, |leg, _| leg.hang_up_asked(now, cause));
             }
+            Event::Joined { bridge, channel } => {
+                self.with_bridge(now, &bridge, |leg| leg.joined_bridge(now, &bridge, &channel));
+            }
+            Event::Parted { bridge, channel } => {
+                self.with_bridge(now, &bridge, |leg| leg.left_bridge(now, &bridge, &channel));
+            }
+            Event::BridgeGone { bridge } => {
+                self.doomed.remove(&bridge);
+                self.with_bridge(now, &bridge, |leg| leg.bridge_gone(now, &bridge));
+            }
             Event::Dialled { .. } | Event::Key { .. } | Event::Played { .. } | Event::Replaced => {}
         }
     }
@@ -337,9 +350,9 @@ impl App {
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
-    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let view = View { settings: &self.settings, names: &self.names, away: self.away };
-        let legs = self.legs.values().filter_map(|leg| leg.next_timeout(now, &view));
+        let legs = self.legs.values().filter_map(|leg| leg.next_timeout(&view));
         let doomed = self.doomed.values().filter_map(|doomed| doomed.at);
         let orphans = self.orphans.iter().map(|(at, _)| *at);
         legs.chain(doomed).chain(orphans).chain(self.look_at).min()
@@ -371,10 +384,23 @@ impl App {
         self.advance(now, id);
     }
 
+    /// A bridge has something to say.
+    fn with_bridge(&mut self, now: Instant, bridge: &str, act: impl FnOnce(&mut Leg)) {
+        let Some((Kind::Bridge, id)) = self.names.read(bridge) else { return };
+        if let Some(leg) = self.legs.get_mut(&id) {
+            act(leg);
+        }
+        self.advance(now, id);
+    }
+
     fn entered(&mut self, now: Instant, channel: Channel, args: &[String], replaces: Option<String>) {
         self.departed.remove(&channel.id);
-        if self.doomed.contains_key(&channel.id) {
-            return;
+        self.orphans.retain(|(_, orphan)| orphan.id != channel.id);
+        match self.doomed.get(&channel.id) {
+            // It went on in the dialplan, and the dialplan sent it here again.
+            Some(doomed) if doomed.is_passed_on() => drop(self.doomed.remove(&channel.id)),
+            Some(_) => return,
+            None => {}
         }
         match self.names.read(&channel.id) {
             Some((Kind::Media, id)) => {
@@ -384,14 +410,19 @@ impl App {
                     false => self.doom(now, channel.id, Thing::Channel(16)),
                 }
             }
-            Some((Kind::Out | Kind::Snoop, id)) => match self.legs.get_mut(&id) {
-                Some(leg) => {
-                    leg.enter(now, &channel);
-                    self.show_listener(id);
-                    self.advance(now, id);
+            Some((kind @ (Kind::Out | Kind::Snoop), _)) => {
+                match self.leg_of(&channel.id).and_then(|id| self.legs.get_mut(&id)) {
+                    Some(leg) => {
+                        leg.enter(now, &channel);
+                        let id = leg.id;
+                        self.show_listener(id);
+                        self.advance(now, id);
+                    }
+                    // Whom we called went to the dialplan, and the dialplan sends them back.
+                    None if kind == Kind::Out => self.visit(now, channel, args),
+                    None => self.doom(now, channel.id, Thing::Channel(16)),
                 }
-                None => self.doom(now, channel.id, Thing::Channel(16)),
-            },
+            }
             Some((Kind::Bridge, _)) => {}
             None => {
                 let replaced = replaces.and_then(|old| self.by_channel.remove(&old));
@@ -442,6 +473,7 @@ impl App {
     }
 
     fn gone(&mut self, now: Instant, channel: &str, end: impl FnOnce(&Leg) -> End) {
+        self.orphans.retain(|(_, orphan)| orphan.id != channel);
         if let Some(id) = self.leg_of(channel) {
             let Some(leg) = self.legs.get(&id) else { return };
             let end = end(leg);
@@ -503,6 +535,9 @@ impl App {
         let view = View { settings: &self.settings, names: &self.names, away: self.away };
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let end = leg.advance(now, &mut self.desk, &view);
+        if std::mem::take(&mut leg.wants_look) {
+            self.look_at.get_or_insert(now);
+        }
         if let Some(name) = leg.shed.take() {
             self.doom(now, name, Thing::Channel(16));
         }
@@ -541,112 +576,6 @@ impl App {
             self.doom(now, bridge, Thing::Bridge);
         }
     }
-
-    /// Wants it deleted, as soon as that time has come.
-    fn doom(&mut self, at: Instant, name: String, kind: Thing) {
-        if self.doomed.get(&name).is_some_and(|doomed| doomed.at.is_none()) {
-            return;
-        }
-        self.doomed.insert(name.clone(), Doomed { kind, attempts: 0, at: Some(at) });
-    }
-
-    fn ask_doomed(&mut self, name: String) {
-        let Some(doomed) = self.doomed.get_mut(&name) else { return };
-        doomed.at = None;
-        doomed.attempts += 1;
-        let request = match doomed.kind {
-            Thing::Channel(cause) => Request::HangUp { channel: name.clone(), cause },
-            Thing::Bridge => Request::DeleteBridge { bridge: name.clone() },
-        };
-        self.desk.ask(Asked::Doomed(name), request);
-    }
-
-    fn doomed_answered(&mut self, now: Instant, name: String, outcome: &Outcome) {
-        let Some(doomed) = self.doomed.get_mut(&name) else { return };
-        match outcome {
-            Outcome::Done(_) | Outcome::NotThere(_) => drop(self.doomed.remove(&name)),
-            // Gone with the PBX, or still there: the next look tells.
-            _ if doomed.attempts >= DELETE_TRIES && self.away.is_none() => {
-                let problem = outcome.problem();
-                tracing::warn!(problem, "something of ours stays on the PBX");
-                self.doomed.remove(&name);
-                self.look_at.get_or_insert(now + LOOK_AFTER_FAILURE);
-            }
-            _ => doomed.at = Some(now + DELETE_AGAIN * doomed.attempts.min(DELETE_TRIES)),
-        }
-    }
-
-    fn start_look(&mut self, now: Instant) {
-        self.rounds += 1;
-        self.look_at = None;
-        self.look = Some(Look::start(now, self.rounds, &self.settings.application, &mut self.desk));
-    }
-
-    /// Compares what is believed with what the PBX has.
-    fn compare(&mut self, now: Instant, since: Instant, sight: &Sight) {
-        let ids: Vec<_> = self.legs.keys().copied().collect();
-        for id in ids {
-            let Some(leg) = self.legs.get_mut(&id) else { continue };
-            if leg.touched >= since {
-                // It changed while we looked.
-                self.look_at.get_or_insert(now + LOOK_AGAIN);
-                continue;
-            }
-            let inside_before = leg.is_entered();
-            match leg.compare(now, sight, &mut self.desk) {
-                Some(end) => self.over(now, id, end),
-                None => {
-                    let entered = !inside_before && self.legs.get(&id).is_some_and(Leg::is_entered);
-                    if entered {
-                        self.show_listener(id);
-                    }
-                    self.advance(now, id);
-                }
-            }
-        }
-        self.doomed.retain(|name, doomed| doomed.at.is_none() || doomed.attempts == 0 || sight.has(name));
-        let unowned = |app: &Self, name: &str| {
-            let (_, id) = app.names.read(name)?;
-            let owned = app.legs.get(&id).is_some_and(|leg| leg.owns(name));
-            (!owned && !app.doomed.contains_key(name)).then(|| name.to_owned())
-        };
-        let bridges: Vec<_> = sight.bridges().filter_map(|bridge| unowned(self, &bridge.id)).collect();
-        bridges.into_iter().for_each(|name| self.doom(now, name, Thing::Bridge));
-        let channels: Vec<_> =
-            sight.channels().filter_map(|(channel, _)| unowned(self, &channel.id)).collect();
-        channels.into_iter().for_each(|name| self.doom(now, name, Thing::Channel(16)));
-        for (channel, inside) in sight.channels() {
-            let known = self.by_channel.contains_key(&channel.id)
-                || self.doomed.contains_key(&channel.id)
-                || self.departed.contains_key(&channel.id);
-            let ours = self.names.read(&channel.id).is_some();
-            if inside && !known && !ours && !channel.id.starts_with("tandem-") {
-                // Its beginning may stand in an event that has not been read yet.
-                self.orphans.push((now + ORPHANED, channel.clone()));
-            }
-        }
-    }
-
-    /// A caller who was in the application before us.
-    fn orphan(&mut self, now: Instant, channel: Channel) {
-        let known = self.by_channel.contains_key(&channel.id) || self.departed.contains_key(&channel.id);
-        if known || self.away.is_some() {
-            return;
-        }
-        tracing::info!(then = ?self.settings.orphans, "a caller of before is in the application");
-        match self.settings.orphans {
-            Orphans::Adopt => self.visit(now, channel, &[]),
-            Orphans::HangUp => self.doom(now, channel.id, Thing::Channel(41)),
-            Orphans::Continue => self.pass_on(now, channel.id),
-        }
-    }
-
-    /// Lets a channel that is nobody's go on in the dialplan.
-    fn pass_on(&mut self, now: Instant, channel: String) {
-        self.departed.insert(channel.clone(), now);
-        let request = Request::Continue { channel: channel.clone(), to: None };
-        self.desk.ask(Asked::Doomed(channel), request);
-    }
 }
 
 impl std::fmt::Debug for App {
@@ -660,9 +589,5 @@ impl std::fmt::Debug for App {
 
 /// An answer that did not come may mean that the PBX is about to do what it was asked.
 const UNCERTAIN: Duration = Duration::from_secs(2);
-const DELETE_AGAIN: Duration = Duration::from_millis(500);
-const DELETE_TRIES: u32 = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(10);
-const ORPHANED: Duration = Duration::from_secs(1);
 const DEPARTED: Duration = Duration::from_secs(10);

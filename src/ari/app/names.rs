@@ -1,5 +1,9 @@
 //! What channels and bridges of ours are called: so that what is left over from a crash is recognized.
 
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
 use crate::id::LegId;
 
 /// What a name of ours stands for.
@@ -29,18 +33,33 @@ impl Kind {
     }
 }
 
-/// Makes and reads names: `tandem-<node>-<kind>-<leg>-<count>`.
+/// Makes and reads names: `tandem-<node>-<application>-<digest>-<kind>-<leg>-<count>`. The digest tells apart nodes and
+/// applications that are written alike: whoever shares the PBX must not take our things for what a crash of theirs
+/// left behind.
 #[derive(Debug, Clone)]
 pub struct Names {
     prefix: String,
 }
 
 impl Names {
-    /// The names of a node.
-    pub fn new(node: &str) -> Self {
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let node: String = node.chars().take(NODE_LONGEST).map(plain).collect();
-        Self { prefix: format!("tandem-{node}-") }
+    /// The names of a node in an application.
+    pub fn new(node: &str, application: &str) -> Self {
+        let plain = |text: &str| -> String {
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+            text.chars().take(LONGEST).map(plain).collect()
+        };
+        let mut digest = Sha256::new();
+        // Neither can be so long that the length does not fit.
+        digest.update((node.len() as u64).to_be_bytes());
+        digest.update(node);
+        digest.update(application);
+        let mut prefix = format!("tandem-{}-{}-", plain(node), plain(application));
+        for byte in digest.finalize().iter().take(DIGEST) {
+            // Writing into a string does not fail.
+            let _fits = write!(prefix, "{byte:02x}");
+        }
+        prefix.push('-');
+        Self { prefix }
     }
 
     /// The `count`-th thing of that kind that a leg has.
@@ -58,22 +77,41 @@ impl Names {
     }
 }
 
-/// A name of Asterisk's has at most 149 octets.
-const NODE_LONGEST: usize = 64;
+/// A name of Asterisk's has at most 149 octets: the node and the application are shown so far.
+const LONGEST: usize = 24;
+/// Octets of the digest.
+const DIGEST: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_by_their_own_node_only() {
+    fn names_are_read_by_their_own_node_and_application_only() {
         let leg = LegId::from_parts(1, 2);
-        let (edge, edge_1) = (Names::new("edge"), Names::new("edge.1"));
+        let (long, longer) = ("n".repeat(70), "n".repeat(71));
+        let all = [
+            Names::new("edge", "tandem"),
+            Names::new("edge", "tandem-2"),
+            Names::new("edge-tandem", "2"),
+            Names::new("edge.1", "tandem"),
+            Names::new("edge-1", "tandem"),
+            Names::new("edgeten", "dem"),
+            Names::new("edget", "endem"),
+            Names::new(&long, "tandem"),
+            Names::new(&longer, "tandem"),
+        ];
         for (kind, _) in Kind::ALL {
-            let name = edge_1.of(kind, leg, 3);
-            assert_eq!(edge_1.read(&name), Some((kind, leg)), "{name}");
-            assert_eq!(edge.read(&name), None, "{name}");
+            for (at, names) in all.iter().enumerate() {
+                let name = names.of(kind, leg, u32::MAX);
+                assert!(name.len() < 150, "{name}");
+                for (other, reader) in all.iter().enumerate() {
+                    let read = (at == other).then_some((kind, leg));
+                    assert_eq!(reader.read(&name), read, "{name}");
+                }
+            }
         }
+        let edge = &all[0];
         for foreign in ["1760000000.7", "tandem-edge-media-x", "tandem-edge-media-leg_1-1", ""] {
             assert_eq!(edge.read(foreign), None, "{foreign}");
         }

@@ -23,6 +23,9 @@ struct Pbx {
     events: VecDeque<Event>,
     answered: u32,
     continued: Vec<(String, String)>,
+    variables: Vec<String>,
+    /// What `Stasis()` was told.
+    args: &'static str,
 }
 
 fn channel(id: &str, state: &str, exten: &str) -> Channel {
@@ -105,6 +108,17 @@ impl Pbx {
                 let known = if extension.extension == "nowhere" { "0" } else { "1" };
                 Outcome::Done(json!({ "value": known }).to_string().into_bytes())
             }
+            Request::SetVariable { channel, variable, value } => {
+                self.variables.push(format!("{channel} {variable}={value}"));
+                if self.channels.contains_key(channel) { done() } else { missing() }
+            }
+            Request::Channel { channel } => {
+                if self.channels.contains_key(channel) {
+                    done()
+                } else {
+                    missing()
+                }
+            }
             Request::Originate(call) => {
                 self.channels
                     .insert(call.channel.clone(), PbxChannel { state: "Down", ..PbxChannel::default() });
@@ -148,13 +162,15 @@ impl Pbx {
                 if self.bridges.len() < before { done() } else { missing() }
             }
             Request::Application { .. } => {
-                let ids: Vec<_> = self.channels.keys().collect();
+                let inside = self.channels.iter().filter(|(_, known)| known.inside);
+                let ids: Vec<_> = inside.map(|(id, _)| id).collect();
                 Outcome::Done(json!({ "channel_ids": ids }).to_string().into_bytes())
             }
             Request::Channels => {
                 let all = self.channels.iter().map(|(id, known)| {
-                    let (app, data) = if known.inside { ("Stasis", "tandem") } else { ("Dial", "") };
-                    json!({ "id": id, "state": if known.inside { known.state } else { "Down" },
+                    let inside = format!("tandem{}", self.args);
+                    let (app, data) = if known.inside { ("Stasis", inside) } else { ("Dial", String::new()) };
+                    json!({ "id": id, "state": known.state,
                             "dialplan": { "exten": "200", "app_name": app, "app_data": data } })
                 });
                 Outcome::Done(json!(all.collect::<Vec<_>>()).to_string().into_bytes())
@@ -309,7 +325,7 @@ impl World {
                 self.prepare();
             } else if !self.deliver.is_empty() {
                 self.deliver(Ok(()));
-            } else if self.app.next_timeout(self.now).is_some_and(|at| at <= self.now) {
+            } else if self.app.next_timeout().is_some_and(|at| at <= self.now) {
                 self.pass(Duration::ZERO);
             } else {
                 return;
@@ -620,6 +636,286 @@ fn once_closed_who_comes_goes_on_in_the_dialplan_and_who_is_in_stays() {
     assert!(world.app.is_idle());
 }
 
+fn call() -> Outgoing {
+    let timeout = Duration::from_secs(30);
+    Outgoing { endpoint: "PJSIP/x".into(), caller: None, timeout, variables: vec![] }
+}
+
+#[test]
+fn whom_we_called_and_sent_to_a_queue_is_left_alone_and_may_come_back() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.settle();
+    let leg = world.app.originate(world.now, call());
+    world.act();
+    world.settle();
+    let name = world.pbx.channels.keys().find(|id| id.contains("-out-")).unwrap().clone();
+    world.pbx.channels.get_mut(&name).unwrap().state = "Up";
+    world.pbx.start(&name);
+    world.settle();
+    world.command(leg, Command::Leave(Exit::Queue("support".into())));
+    world.settle();
+    assert_eq!(world.told(leg).last(), Some(&ChannelEvent::Left));
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(20));
+        world.cut();
+        world.connect();
+        world.settle();
+        assert!(world.pbx.channels.contains_key(&name), "they wait in a queue");
+    }
+    world.pbx.start(&name);
+    world.settle();
+    assert_eq!(world.visitors.len(), 1);
+    assert!(world.pbx.bridged(&name));
+    world.pass(Duration::from_secs(20));
+    world.cut();
+    world.connect();
+    world.settle();
+    assert!(world.pbx.bridged(&name), "they are somebody's");
+    // After a restart of ours nobody knows whom they spoke with.
+    let mut after = World::new(Orphans::Adopt);
+    after.pbx = std::mem::take(&mut world.pbx);
+    after.connect();
+    after.settle();
+    after.nothing_is_left();
+}
+
+#[test]
+fn what_another_tandem_has_is_left_alone() {
+    let mut world = World::new(Orphans::Adopt);
+    for (node, application) in [("n", "other"), ("n ", "tandem"), ("m", "tandem")] {
+        let names = Names::new(node, application);
+        let id = LegId::from_parts(1, 1);
+        let (bridge, media) = (names.of(Kind::Bridge, id, 1), names.of(Kind::Media, id, 1));
+        world.pbx.bridges.push(bridge.clone());
+        let inside = PbxChannel { state: "Up", inside: true, bridge: Some(bridge) };
+        world.pbx.channels.insert(media, inside.clone());
+        world.pbx.channels.insert(format!("{node}.{application}"), inside);
+    }
+    world.connect();
+    world.settle();
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    assert_eq!((world.pbx.bridges.len(), world.pbx.channels.len(), world.visitors.len()), (3, 6, 0));
+}
+
+#[test]
+fn a_caller_of_before_is_for_whom_they_called() {
+    let mut world = World::new(Orphans::Adopt);
+    world.pbx.args = ",called=300";
+    world.pbx.call("1.7");
+    world.connect();
+    world.settle();
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    assert!(matches!(&world.visitors[..], [(_, called, _)] if called == "300"), "{:?}", world.visitors);
+}
+
+#[test]
+fn a_caller_who_is_seen_before_they_are_told_of_is_one_caller() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.pbx.channels.insert("1.7".into(), PbxChannel { state: "Up", inside: true, bridge: None });
+    world.settle();
+    world.pbx.start("1.7");
+    world.settle();
+    world.pbx.hang_up("1.7", 16);
+    world.settle();
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    assert_eq!(world.visitors.len(), 1);
+    assert!(world.app.is_idle());
+}
+
+#[test]
+fn what_failed_is_tried_again_when_its_time_has_come_even_late() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.settle();
+    world.pbx.call("1.7");
+    world.event();
+    let at = world.asked.iter().position(|(_, asked)| matches!(asked, Request::CreateBridge { .. }));
+    let (id, _) = world.asked.remove(at.unwrap());
+    let refused = Outcome::Refused { status: 500, message: "no".into() };
+    world.app.answered(world.now, id, refused);
+    world.act();
+    // Something else wakes us at a time when it is due already.
+    world.now += Duration::from_millis(400);
+    assert!(world.app.next_timeout().is_some_and(|at| at <= world.now));
+    world.settle();
+    assert!(world.pbx.bridged("1.7"));
+}
+
+#[test]
+fn who_falls_out_of_the_bridge_is_put_into_it_again() {
+    let mut world = World::new(Orphans::Adopt);
+    let leg = world.caller();
+    world.command(leg, Command::Answer);
+    world.settle();
+    let bridge = world.pbx.bridges[0].clone();
+    let parted = |channel: &str| Event::Parted { bridge: bridge.clone(), channel: channel.into() };
+    let media = world.pbx.channels.keys().find(|id| id.contains("-media-")).unwrap().clone();
+    for lost in ["1.7", &media] {
+        world.pbx.channels.get_mut(lost).unwrap().bridge = None;
+        world.pbx.events.push_back(parted(lost));
+        world.settle();
+        world.pass(Duration::from_millis(300));
+        world.settle();
+        assert!(world.pbx.bridged("1.7"), "{lost}");
+    }
+    // Put in a second time: it leaves and comes back at once, and nothing is asked.
+    world.pbx.events.push_back(parted("1.7"));
+    world.pbx.events.push_back(Event::Joined { bridge: bridge.clone(), channel: "1.7".into() });
+    world.event();
+    world.event();
+    world.pass(Duration::from_millis(300));
+    assert!(world.asked.is_empty(), "{:?}", world.asked);
+    world.pbx.bridges.clear();
+    world.pbx.channels.values_mut().for_each(|channel| channel.bridge = None);
+    world.pbx.events.push_back(Event::BridgeGone { bridge });
+    world.settle();
+    assert!(world.pbx.bridged("1.7"));
+    world.pbx.hang_up("1.7", 16);
+    world.settle();
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_medium_whose_beginning_was_not_told_is_looked_for() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.settle();
+    world.pbx.call("1.7");
+    world.event();
+    world.prepare();
+    while !world.asked.is_empty() {
+        world.perform(0);
+        world.answer(0);
+        world.pbx.events.clear();
+    }
+    world.deliver(Ok(()));
+    world.settle();
+    assert!(!world.pbx.bridged("1.7"));
+    world.pass(Duration::from_secs(2));
+    world.settle();
+    assert!(world.pbx.bridged("1.7"));
+}
+
+#[test]
+fn the_dialplan_is_told_that_nobody_took_the_caller_and_they_go_on_at_last() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.settle();
+    world.app.close();
+    world.pbx.call("1.8");
+    world.event();
+    // No answer to either, without effect.
+    for _ in 0..2 {
+        let (id, _) = world.asked.remove(0);
+        world.app.answered(world.now, id, Outcome::Lost("time-out".into()));
+        world.act();
+        world.pass(Duration::from_secs(1));
+        world.perform(0);
+        if world.pbx.continued.is_empty() {
+            world.answer(0);
+        }
+    }
+    world.settle();
+    assert_eq!(world.pbx.variables, ["1.8 TANDEMSTATUS=CLOSED"]);
+    assert_eq!(world.pbx.continued, [("1.8".to_owned(), String::new())]);
+    assert!(world.app.is_idle() && world.visitors.is_empty());
+}
+
+#[test]
+fn without_events_a_call_goes_on_as_long_as_the_pbx_has_its_channel() {
+    let mut world = World::new(Orphans::Adopt);
+    let leg = world.caller();
+    world.command(leg, Command::Answer);
+    world.settle();
+    world.cut();
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(10));
+        world.settle();
+    }
+    assert_eq!(world.told(leg), [ChannelEvent::Up]);
+    world.pbx.channels.remove("1.7");
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(10));
+        world.settle();
+    }
+    assert!(matches!(world.told(leg), [ChannelEvent::Up, ChannelEvent::Gone(_)]));
+    world.connect();
+    world.settle();
+    world.nothing_is_left();
+}
+
+#[test]
+fn nothing_new_is_asked_for_while_events_are_away() {
+    let mut world = World::new(Orphans::Adopt);
+    let called = world.app.originate(world.now, call());
+    let listening = world.app.listen(world.now, "9.9", "300".into(), None);
+    world.act();
+    assert!(world.asked.is_empty());
+    for leg in [called, listening] {
+        assert!(matches!(world.told(leg), [ChannelEvent::Gone(gone)] if gone.cause == 41));
+    }
+    assert!(world.app.is_idle());
+}
+
+#[test]
+fn a_listener_whose_channel_never_comes_is_let_go() {
+    let mut world = World::new(Orphans::Adopt);
+    world.connect();
+    world.settle();
+    let leg = world.app.listen(world.now, "9.9", "300".into(), None);
+    world.act();
+    let at = world.asked.iter().position(|(_, asked)| matches!(asked, Request::Snoop { .. })).unwrap();
+    world.perform(at);
+    world.pbx.events.clear();
+    world.settle();
+    world.pass(Duration::from_secs(5));
+    world.settle();
+    assert!(matches!(world.told(leg), [ChannelEvent::Gone(gone)] if gone.cause == 41));
+    assert!(world.visitors.is_empty());
+    world.nothing_is_left();
+}
+
+#[test]
+fn a_channel_that_was_to_end_and_does_not_is_ended() {
+    let mut world = World::new(Orphans::Adopt);
+    let leg = world.caller();
+    world.pbx.events.push_back(Event::HangUpAsked { channel: "1.7".into(), cause: None });
+    world.settle();
+    world.pass(Duration::from_secs(3));
+    world.settle();
+    assert!(matches!(world.told(leg), [ChannelEvent::Gone(_)]));
+    assert!(world.pbx.channels.is_empty());
+}
+
+#[test]
+fn looks_do_not_put_off_the_end_of_a_call_without_audio() {
+    let mut world = World::new(Orphans::Adopt);
+    let leg = world.caller();
+    world.command(leg, Command::MediaLost);
+    let media = world.pbx.channels.keys().find(|id| id.contains("-media-")).unwrap().clone();
+    world.pbx.hang_up(&media, 16);
+    world.event();
+    world.event();
+    world.event();
+    world.command(leg, Command::Answer);
+    // Our side is never prepared.
+    for _ in 0..12 {
+        world.pass(Duration::from_secs(1));
+        world.app.missed(world.now);
+        world.pass(Duration::ZERO);
+        while !world.asked.is_empty() {
+            world.perform(0);
+            world.answer(0);
+        }
+    }
+    assert!(matches!(world.told(leg), [ChannelEvent::Gone(_)]), "{:?}", world.told(leg));
+}
+
 /// Answers and events in any order, lost answers with and without effect, cut event sockets, callers who come,
 /// press, hang up and are sent elsewhere.
 #[test]
@@ -722,8 +1018,9 @@ fn whatever_happens_every_leg_ends_once_and_nothing_stays_on_the_pbx() {
         world.settle();
         world.pass(Duration::from_secs(2));
         world.settle();
-        let callers: Vec<_> =
-            world.pbx.channels.keys().filter(|id| !id.starts_with("tandem-")).cloned().collect();
+        let went = |id: &str| world.pbx.continued.iter().any(|(channel, _)| channel == id);
+        let theirs = |id: &&String| !id.starts_with("tandem-") || went(id);
+        let callers: Vec<_> = world.pbx.channels.keys().filter(theirs).cloned().collect();
         for id in &callers {
             world.pbx.hang_up(id, 16);
         }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BRIDGING_AGAIN, BRIDGING_TRIES, End, LEAVING_UNKNOWN, Leg, MediaStage, Thing, failed};
+use super::{
+    ALIVE_AGAIN, BRIDGING_AGAIN, BRIDGING_TRIES, End, LEAVING_UNKNOWN, Leg, MediaStage, Thing, failed,
+};
 use crate::ari::app::desk::{Action, Asked, Desk, Step};
 use crate::ari::model::{Channel, Variable};
 use crate::ari::request::{Extension, Outcome, Request};
@@ -21,7 +23,7 @@ impl Leg {
         match step {
             Step::Originate | Step::Snoop => {
                 if outcome.is_done() {
-                    self.born = true;
+                    self.born.get_or_insert(now);
                     return None;
                 }
                 let cause = match &outcome {
@@ -81,6 +83,18 @@ impl Leg {
                         return Some(failed(format!("the PBX did not answer: {}", refused.problem())));
                     }
                 }
+            }
+            Step::Alive => {
+                self.alive_asked = false;
+                match outcome {
+                    Outcome::NotThere(_) => {
+                        let reason = "the PBX does not have the channel any more".to_owned();
+                        return Some(End::Gone(Departure { cause: 41, reason, by_peer: false }));
+                    }
+                    Outcome::Done(_) | Outcome::Refused { .. } => self.alive = Some(now),
+                    Outcome::Lost(_) => {}
+                }
+                self.alive_at = Some(now + ALIVE_AGAIN);
             }
             Step::Keys { take_ms } => {
                 self.busy = outcome.is_done();
