@@ -53,7 +53,7 @@ pub(super) struct Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        self.table.cancel(&self.key);
+        self.table.cancel(Instant::now(), &self.key);
     }
 }
 

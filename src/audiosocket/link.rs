@@ -59,6 +59,8 @@ pub struct LinkCounts {
     pub oddities: Oddities,
     /// Slots of ours that the connection did not take.
     pub dropped: u64,
+    /// Frames of another kind than those around them, which were not heard.
+    pub unsettled: u64,
 }
 
 /// One session.
@@ -69,6 +71,9 @@ pub struct Link {
     state: State,
     /// Of the last audio that came; what we send is of the same.
     kind: AudioKind,
+    kinds: Kinds,
+    /// What the connection was last told to let wait.
+    unsent_limit: u32,
     read_at: Instant,
     /// Unknown kinds since the last message of a known one.
     unknown_in_a_row: u64,
@@ -107,6 +112,8 @@ impl Link {
             state: State::Unnamed { until: now + settings.uuid_timeout },
             settings,
             kind: AudioKind::Slin,
+            kinds: Kinds::default(),
+            unsent_limit: 0,
             read_at: now,
             unknown_in_a_row: 0,
             unknown_before: 0,
@@ -207,6 +214,16 @@ impl Link {
                 // Asterisk names itself once; what a second name should mean nobody says.
                 Some(Message::Uuid(_)) => continue,
                 Some(Message::Audio(kind, samples)) => {
+                    match self.kinds.hear(self.read_at, self.kind, kind) {
+                        Kind::Settled => {}
+                        Kind::Doubtful => continue,
+                        Kind::Restless => {
+                            let end =
+                                format!("more than {CHANGES_MOST} changes of the kind of audio in 10 s");
+                            self.end_at_once(WireEnd::Protocol(end));
+                            continue;
+                        }
+                    }
                     self.kind = kind;
                     payload.clear();
                     payload.extend_from_slice(samples);
@@ -246,6 +263,14 @@ impl Link {
         self.outgoing.sent = 0;
         // A slot is whole samples and short; anything else is not sent, rather than cut.
         Message::Audio(self.kind, payload).write(&mut self.outgoing.frame).is_ok()
+    }
+
+    /// How many bytes may wait for the network: [`UNSENT_SLOTS`] slots of the present kind. `None`: as many as were
+    /// answered last.
+    pub fn new_unsent_limit(&mut self) -> Option<u32> {
+        let slot = self.coding().bytes_in(SLOT).unwrap_or_default() + HEADER;
+        let limit = u32::try_from(slot).unwrap_or(u32::MAX).saturating_mul(UNSENT_SLOTS);
+        (std::mem::replace(&mut self.unsent_limit, limit) != limit).then_some(limit)
     }
 
     /// What has to be written next, if anything.
@@ -314,7 +339,11 @@ impl Link {
 
     /// What was lost or passed over until now.
     pub fn counts(&self) -> LinkCounts {
-        LinkCounts { oddities: self.decoder.oddities(), dropped: self.outgoing.dropped }
+        LinkCounts {
+            oddities: self.decoder.oddities(),
+            dropped: self.outgoing.dropped,
+            unsettled: self.kinds.unsettled,
+        }
     }
 
     fn idle_at(&self) -> Option<Instant> {
@@ -342,6 +371,9 @@ impl Link {
         loop {
             return match self.decoder.message() {
                 Ok(Some(Message::Audio(kind, samples))) => {
+                    if self.kinds.hear(self.read_at, self.kind, kind) != Kind::Settled {
+                        continue;
+                    }
                     self.kind = kind;
                     payload.clear();
                     payload.extend_from_slice(samples);
@@ -365,6 +397,62 @@ impl Link {
         }
     }
 }
+
+/// Which kind of audio it is. Each change makes all that waits to be heard anew: a frame that strayed in must not.
+#[derive(Debug, Default)]
+struct Kinds {
+    /// Some audio has come.
+    begun: bool,
+    /// Another kind than the present one, and how often in a row it came.
+    other: Option<(AudioKind, u32)>,
+    /// Since when changes are counted, and how many there were.
+    changes: Option<(Instant, u32)>,
+    unsettled: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The kind of this frame is the connection's from here on.
+    Settled,
+    /// The frame is passed over.
+    Doubtful,
+    /// It changes too often.
+    Restless,
+}
+
+impl Kinds {
+    fn hear(&mut self, now: Instant, present: AudioKind, kind: AudioKind) -> Kind {
+        if !std::mem::replace(&mut self.begun, true) || kind == present {
+            self.other = None;
+            return Kind::Settled;
+        }
+        let row = self.other.filter(|(other, _)| *other == kind).map_or(1, |(_, row)| row + 1);
+        if row < KIND_ROW {
+            self.other = Some((kind, row));
+            self.unsettled += 1;
+            return Kind::Doubtful;
+        }
+        self.other = None;
+        let recent = self.changes.filter(|(since, _)| now.saturating_duration_since(*since) < CHANGES_WITHIN);
+        let (since, count) = recent.unwrap_or((now, 0));
+        self.changes = Some((since, count + 1));
+        if count < CHANGES_MOST { Kind::Settled } else { Kind::Restless }
+    }
+}
+
+/// Frames of another kind in a row that make it the connection's.
+const KIND_ROW: u32 = 3;
+
+/// More changes of the kind than these in so much time are no call.
+const CHANGES_MOST: u32 = 10;
+const CHANGES_WITHIN: Duration = Duration::from_secs(10);
+
+/// One slot, and what is before its payload.
+const SLOT: Duration = Duration::from_millis(20);
+const HEADER: usize = 3;
+
+/// Slots of ours that may wait for the network, beside those that are on their way.
+const UNSENT_SLOTS: u32 = 4;
 
 /// How long a connection may take no whole frame.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -476,7 +564,7 @@ mod tests {
         assert_eq!(session.link.coding(), Coding::Linear(8_000));
         assert_eq!(session.slot(&[0; 320])[..3], [0x10, 1, 0x40]);
         for kind in AudioKind::ALL {
-            session.hear(&written(&[Message::Audio(kind, &[0; 2])]));
+            session.hear(&written(&[Message::Audio(kind, &[0; 2])]).repeat(3));
             assert_eq!(session.link.coding(), Coding::Linear(kind.rate()));
             assert_eq!(session.slot(&[0; 2])[0], kind as u8);
         }
@@ -488,8 +576,43 @@ mod tests {
         session.hear(&written(&[Message::Uuid(UUID), Message::Audio(AudioKind::Slin, &[0; 640])]));
         assert_eq!(session.link.coding(), Coding::Linear(16_000));
         assert_eq!(session.slot(&[0; 640])[0], 0x10);
-        session.hear(&written(&[Message::Audio(AudioKind::Slin24, &[0; 960])]));
+        session.hear(&written(&[Message::Audio(AudioKind::Slin24, &[0; 960])]).repeat(3));
         assert_eq!(session.link.coding(), Coding::Linear(24_000));
+    }
+
+    #[test]
+    fn a_stray_frame_of_another_kind_changes_nothing_and_restlessness_is_no_call() {
+        let mut session = Session::named();
+        let of = |kind, count| written(&[Message::Audio(kind, &[0; 2])]).repeat(count);
+        let audio = session.audio();
+        assert_eq!(session.hear(&of(AudioKind::Slin24, 1)), [audio.clone()], "the first one at once");
+        for _ in 0..50 {
+            assert_eq!(session.hear(&of(AudioKind::Slin16, 2)), []);
+            assert_eq!(session.hear(&of(AudioKind::Slin24, 1)), [audio.clone()]);
+            assert_eq!(session.link.coding(), Coding::Linear(24_000));
+        }
+        assert_eq!(session.link.counts().unsettled, 100);
+        // Ten changes in ten seconds may be; and as many again later.
+        for round in 0..2 {
+            for change in 0..10 {
+                let kind = if change % 2 == 0 { AudioKind::Slin16 } else { AudioKind::Slin24 };
+                assert_eq!(session.hear(&of(kind, 3)).len(), 1, "{round} {change}");
+                assert_eq!(session.link.coding(), Coding::Linear(kind.rate()));
+            }
+            session.now += Duration::from_secs(10);
+        }
+        session.now -= Duration::from_secs(1);
+        let end = "more than 10 changes of the kind of audio in 10 s".to_owned();
+        assert_eq!(session.hear(&of(AudioKind::Slin16, 3)), ended(WireEnd::Protocol(end)));
+    }
+
+    #[test]
+    fn what_may_wait_for_the_network_is_four_slots_of_any_rate() {
+        let mut session = Session::named();
+        assert_eq!(session.link.new_unsent_limit(), Some(4 * 323));
+        assert_eq!(session.link.new_unsent_limit(), None);
+        session.hear(&written(&[Message::Audio(AudioKind::Slin24, &[0; 960])]));
+        assert_eq!(session.link.new_unsent_limit(), Some(4 * 963));
     }
 
     #[test]

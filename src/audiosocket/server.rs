@@ -58,7 +58,8 @@ impl From<&AudioSocket> for Settings {
 }
 
 /// Listens until `stop`; connections that are calls by then go on. Callers go to `visitors`, the media of
-/// legs to those who announced them. Answers where it listens.
+/// legs to those who announced them. From `drain` on only the latter come in: calls that go on may lose their
+/// medium, or get another leg. Answers where it listens.
 ///
 /// # Errors
 /// When the address cannot be had.
@@ -66,13 +67,14 @@ pub async fn start(
     settings: Settings,
     visitors: mpsc::Sender<Visitor>,
     announcements: Announcements,
+    drain: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
     let places = Arc::new(Semaphore::new(settings.max_calls));
-    let door = Arc::new(Door { settings, visitors, announcements, tasks: tasks.clone(), stop });
+    let door = Arc::new(Door { settings, visitors, announcements, tasks: tasks.clone(), drain, stop });
     info!(%address, "AudioSocket is listened for");
     tasks.spawn(door.listen(listener, places));
     Ok(address)
@@ -84,6 +86,8 @@ struct Door {
     visitors: mpsc::Sender<Visitor>,
     announcements: Announcements,
     tasks: TaskTracker,
+    /// No new calls.
+    drain: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -223,6 +227,9 @@ impl Door {
             }
             (Err(error), _) => return Err(Refusal::NotExpected(error)),
         };
+        if matches!(whose, Whose::Call { .. }) && self.drain.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
         // Asterisk's channel thread spins while it waits for its first frame, and hears nothing meanwhile.
         wire.send_silence(now);
         Ok(whose)
@@ -317,6 +324,6 @@ fn count(outcome: &'static str) {
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes that may wait in the system for the network; the system doubles it for its own needs. Half a second
-/// and more of 24 kHz, a slot or two of 192 kHz.
+/// Bytes that may be in the system, with what is on its way; the system doubles it for its own needs. What may wait
+/// for the network is less, see [`Link::new_unsent_limit`].
 const SEND_BUFFER: usize = 32 * 1024;

@@ -25,6 +25,7 @@ struct Door {
     address: SocketAddr,
     visitors: mpsc::Receiver<Visitor>,
     announcements: Announcements,
+    drain: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -46,9 +47,10 @@ impl Door {
         change(&mut settings);
         let (tell, visitors) = mpsc::channel(2);
         let announcements = Announcements::new(StdRng::seed_from_u64(3));
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let address = server::start(settings, tell, announcements.clone(), stop.clone(), tasks.clone());
-        Self { address: address.await.expect("a free port"), visitors, announcements, stop, tasks }
+        let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let table = announcements.clone();
+        let address = server::start(settings, tell, table, drain.clone(), stop.clone(), tasks.clone());
+        Self { address: address.await.expect("a free port"), visitors, announcements, drain, stop, tasks }
     }
 
     async fn connect(&self) -> Far {
@@ -182,6 +184,39 @@ async fn a_wire_goes_on_on_another_worker() {
 }
 
 #[tokio::test]
+async fn a_wire_that_is_lost_between_two_workers_hangs_up() {
+    let mut door = Door::open().await;
+    let mut far = door.call().await;
+    let wire = take(door.visitor().await).await;
+    drop(wire.detach().expect("it is given back"));
+    assert_eq!(far.hear_behind_silence().await, Heard::Hangup);
+    assert_eq!(far.hear().await, Heard::Closed);
+}
+
+#[tokio::test]
+async fn little_waits_for_a_network_that_stands_still() {
+    let mut door = Door::open().await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The far end's system takes some of it; a network takes none.
+    socket.set_recv_buffer_size(4_096).expect("small");
+    let mut far = Far::over(socket.connect(door.address).await.expect("the door is open"));
+    far.say(&[Message::Uuid(UUID)]).await;
+    let mut wire = take(door.visitor().await).await;
+    let start = Instant::now();
+    for _ in 0..500 {
+        wire.send(start, &[7; 320], true);
+    }
+    wire.hang_up();
+    let mut waited = 0;
+    while let Heard::Audio(_, samples) = far.hear_behind_silence().await {
+        assert_eq!(samples, [7; 320]);
+        waited += 1;
+    }
+    eprintln!("{waited} slots waited");
+    assert!(waited < 30, "{waited} slots were kept for later");
+}
+
+#[tokio::test]
 async fn a_key_pressed_while_nobody_has_the_call_is_not_lost() {
     let mut door = Door::open().await;
     let mut far = door.call().await;
@@ -250,6 +285,44 @@ async fn announced_calls_and_legs_are_found_and_others_refused() {
 
     // One use.
     assert_eq!(door.call().await.hear().await, Heard::Hangup);
+}
+
+#[tokio::test]
+async fn a_server_that_drains_takes_the_media_of_its_legs_and_no_calls() {
+    let mut door = Door::open().await;
+    let (now, ttl) = (Instant::now(), Duration::from_secs(9));
+    let (sender, mut media) = mpsc::channel(1);
+    let key = door.announcements.expect(now, None, Announcement::new(Awaited::Leg(sender), ttl));
+    let leg: Uuid = key.expect("room").parse().expect("a UUID");
+    let who = Awaited::Call { called: "200".to_owned(), caller: None };
+    let key = door.announcements.expect(now, None, Announcement::new(who, ttl)).expect("room");
+    door.drain.cancel();
+    for uuid in [UUID, key.parse().expect("a UUID")] {
+        let mut far = door.connect().await;
+        far.say(&[Message::Uuid(uuid)]).await;
+        assert_eq!(far.hear().await, Heard::Hangup);
+    }
+    assert!(door.visitors.try_recv().is_err());
+    let mut far = door.connect().await;
+    far.say(&[Message::Uuid(leg)]).await;
+    assert!(matches!(media.recv().await, Some(PendingMedia::Wire(_))));
+    // Nobody at all from here on.
+    door.stop.cancel();
+    door.tasks.close();
+    drop((far, media));
+    door.tasks.wait().await;
+    assert!(TcpStream::connect(door.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_whose_leg_gave_up_is_no_call_for_the_default_number() {
+    let mut door = Door::open().await;
+    let (sender, _media) = mpsc::channel(1);
+    let leg = Announcement::new(Awaited::Leg(sender), Duration::from_secs(9));
+    door.announcements.expect(Instant::now(), Some(&UUID.to_string()), leg).expect("room");
+    assert!(door.announcements.cancel(Instant::now(), &UUID.to_string()));
+    assert_eq!(door.call().await.hear().await, Heard::Hangup);
+    assert!(door.visitors.try_recv().is_err());
 }
 
 #[tokio::test]

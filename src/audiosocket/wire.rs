@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -169,7 +171,7 @@ impl Wire for SocketWire {
 
     fn detach(self: Box<Self>) -> io::Result<Box<dyn PendingWire>> {
         let closed = || io::Error::new(io::ErrorKind::NotConnected, "the connection is closed");
-        Ok(Box::new(Detached(self.into_waiting().ok_or_else(closed)?)))
+        Ok(Box::new(Detached(Some(self.into_waiting().ok_or_else(closed)?))))
     }
 }
 
@@ -183,11 +185,18 @@ impl Drop for SocketWire {
 
 /// Writes the frame of `link` with one call; what is not taken stays there.
 fn write_frame(socket: SockRef<'_>, link: &mut Link, now: Instant) {
+    // What waits here for the network is sent in one go when it is back, and cannot be taken back when the caller
+    // speaks. The system takes no more than this; it counts by frames because each is a record of its own.
+    if let Some(bytes) = link.new_unsent_limit()
+        && let Err(error) = socket.set_tcp_notsent_lowat(bytes)
+    {
+        return link.failed(&error);
+    }
     // Past the runtime, whose idea of a full buffer is older than this moment's.
-    match socket.send(link.unsent()) {
+    match rustix::net::send(&*socket, link.unsent(), SendFlags::EOR) {
         Ok(count) => link.sent(now, count),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => link.sent(now, 0),
-        Err(error) => link.failed(&error),
+        Err(Errno::AGAIN) => link.sent(now, 0),
+        Err(error) => link.failed(&error.into()),
     }
 }
 
@@ -220,13 +229,25 @@ async fn drain(socket: std::net::TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection between two workers.
-struct Detached(Waiting);
+/// A connection between two workers. Dropped, it hangs up.
+struct Detached(Option<Waiting>);
 
 impl PendingWire for Detached {
-    fn attach(self: Box<Self>) -> io::Result<Box<dyn Wire>> {
-        self.0.attach()
+    fn attach(mut self: Box<Self>) -> io::Result<Box<dyn Wire>> {
+        self.0.take().ok_or_else(taken)?.attach()
     }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.0.take() {
+            waiting.hang_up();
+        }
+    }
+}
+
+fn taken() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "somebody has it already")
 }
 
 /// A connection that nobody's runtime knows.
@@ -305,8 +326,7 @@ pub(super) fn park(waiting: Waiting) -> (Parked, Keeper) {
 
 impl PendingWire for Parked {
     fn attach(self: Box<Self>) -> io::Result<Box<dyn Wire>> {
-        let gone = || io::Error::new(io::ErrorKind::NotConnected, "somebody has it already");
-        lock(&self.0).take().ok_or_else(gone)?.attach()
+        lock(&self.0).take().ok_or_else(taken)?.attach()
     }
 }
 
@@ -350,6 +370,7 @@ fn report(link: &Link) {
         ("empty", counts.oddities.empty),
         ("odd", counts.oddities.odd),
         ("key", counts.oddities.keys),
+        ("unsettled", counts.unsettled),
     ];
     for (kind, count) in odd.into_iter().filter(|(_, count)| *count > 0) {
         metrics::counter!("tandem_audiosocket_odd_messages_total", "kind" => kind).increment(count);

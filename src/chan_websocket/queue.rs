@@ -48,6 +48,10 @@ pub struct Queue {
     unmarked: u32,
     /// `MEDIA_XOFF` holds.
     stopped: bool,
+    /// While it holds: the length last told, and since when it is that.
+    stuck: Option<(u64, Instant)>,
+    /// It says that it is full although it is not: its counting is wrong for good.
+    always_full: bool,
     /// The latest slot was more than silence.
     speaking: bool,
     /// Slots of silence since then.
@@ -109,6 +113,8 @@ impl Queue {
             lateness: VecDeque::with_capacity(LATE_MARKS),
             unmarked: 0,
             stopped: false,
+            stuck: None,
+            always_full: false,
             speaking: false,
             silent: 0,
             asked: VecDeque::new(),
@@ -124,6 +130,9 @@ impl Queue {
     pub fn due(&mut self, now: Instant) -> u32 {
         self.advance(now);
         if self.stopped {
+            if self.ask_at.is_none_or(|at| now >= at) {
+                self.ask(now, false);
+            }
             return 0;
         }
         // Whether silence is sent is decided when it is known to be silence.
@@ -254,8 +263,9 @@ impl Queue {
             self.lie = length;
             return;
         }
-        if status.queue_full {
+        if status.queue_full && !self.always_full {
             self.stop();
+            self.judge_stop(now, length);
         }
         if self.means == Means::Marks {
             return;
@@ -277,14 +287,33 @@ impl Queue {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
+        self.stuck = None;
+        // How full it is will be asked soon.
+        self.ask_at = None;
         if self.flushable {
             self.drop_all();
+        }
+    }
+
+    /// It is full, and this long. First releases do not count what a flush drops: they would stay full for ever, and
+    /// `MEDIA_XON` would never come. What really waits is taken every slot.
+    fn judge_stop(&mut self, now: Instant, length: u64) {
+        match self.stuck {
+            Some((before, since)) if before == length => {
+                if now.saturating_duration_since(since) >= STUCK {
+                    (self.flushable, self.always_full, self.lie) = (false, true, length);
+                    self.taken = self.sent;
+                    self.go_on();
+                }
+            }
+            _ => self.stuck = Some((length, now)),
         }
     }
 
     /// `MEDIA_XON`.
     pub fn go_on(&mut self) {
         self.stopped = false;
+        self.stuck = None;
     }
 
     /// The connection turned out to be in passthrough mode.
@@ -345,7 +374,8 @@ impl Queue {
     }
 
     fn ask(&mut self, now: Instant, emptied: bool) {
-        self.ask_at = Some(now + if self.means == Means::Marks { ASK_SELDOM } else { ASK_OFTEN });
+        let seldom = self.means == Means::Marks && !self.stopped;
+        self.ask_at = Some(now + if seldom { ASK_SELDOM } else { ASK_OFTEN });
         // Every question has an answer, in order: when none come, there is nobody to ask.
         if self.asked.len() >= QUESTIONS_MOST {
             return;
@@ -436,6 +466,8 @@ const LATE_NEVERMIND: Duration = Duration::from_micros(500);
 /// How often the status is asked for: beside marks, and in their place.
 const ASK_SELDOM: Duration = Duration::from_secs(5);
 const ASK_OFTEN: Duration = Duration::from_millis(500);
+/// A full queue that is as long as before after this time is not one: its length was not counted down.
+const STUCK: Duration = Duration::from_millis(1_500);
 /// Questions on their way.
 const QUESTIONS_MOST: usize = 8;
 /// Readings in a row that must disagree by one frame.

@@ -65,7 +65,8 @@ impl Settings {
 }
 
 /// Listens until `stop`; connections that are calls by then go on. Callers go to `visitors`, the media of
-/// legs to those who announced them. Answers where it listens.
+/// legs to those who announced them. From `drain` on only the latter come in: calls that go on may lose their
+/// medium, or get another leg. Answers where it listens.
 ///
 /// # Errors
 /// When the address cannot be had.
@@ -73,13 +74,14 @@ pub async fn start(
     settings: Settings,
     visitors: mpsc::Sender<Visitor>,
     announcements: Announcements,
+    drain: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
     let places = Arc::new(Semaphore::new(settings.max_calls));
-    let door = Arc::new(Door { settings, visitors, announcements, tasks: tasks.clone(), stop });
+    let door = Arc::new(Door { settings, visitors, announcements, tasks: tasks.clone(), drain, stop });
     info!(%address, "Asterisk's WebSocket channels are listened for");
     tasks.spawn(door.listen(listener, places));
     Ok(address)
@@ -91,6 +93,8 @@ struct Door {
     visitors: mpsc::Sender<Visitor>,
     announcements: Announcements,
     tasks: TaskTracker,
+    /// No new calls.
+    drain: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -214,7 +218,7 @@ impl Door {
         };
         let placed = begun.and_then(|(wanted, wire, start)| {
             let whose = self.whose(wanted, start.as_ref(), source)?;
-            self.hand_over(whose, wire.with_place(place), source)
+            self.hand_over(whose, wire.with_place(place, self.tasks.clone()), source)
         });
         match placed {
             Ok(()) => count("taken"),
@@ -275,7 +279,8 @@ impl Door {
         let channel = start.map(|start| start.channel_id.clone()).unwrap_or_default();
         let arrival = match &wanted.key {
             Some(key) => Some(self.announcements.take(now, key, from).map_err(Failure::NotExpected)?),
-            None => self.announcements.take(now, &channel, from).ok(),
+            // Asterisk counts its channels: anybody could guess the next one's.
+            None => self.announcements.take_leg(now, &channel, from).ok(),
         };
         let reference = wanted.key.unwrap_or(channel);
         let (called, caller) = match arrival.map(|arrival| arrival.who) {
@@ -286,6 +291,9 @@ impl Door {
                 (called, wanted.caller)
             }
         };
+        if self.drain.is_cancelled() {
+            return Err(Failure::Stopping);
+        }
         Ok(Whose::Call { called, caller, reference, answer_later: wanted.answer_later })
     }
 

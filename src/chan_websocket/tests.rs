@@ -36,7 +36,9 @@ struct Lab {
     address: SocketAddr,
     visitors: mpsc::Receiver<Visitor>,
     announcements: Announcements,
+    drain: CancellationToken,
     stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Lab {
@@ -52,11 +54,11 @@ impl Lab {
         change(&mut settings);
         let (sender, visitors) = mpsc::channel(8);
         let announcements = Announcements::new(StdRng::seed_from_u64(5));
-        let stop = CancellationToken::new();
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        let table = announcements.clone();
         let tasks = TaskTracker::new();
-        let address =
-            start(settings, sender, announcements.clone(), stop.clone(), tasks).await.expect("a free port");
-        Self { address, visitors, announcements, stop }
+        let address = start(settings, sender, table, drain.clone(), stop.clone(), tasks.clone());
+        Self { address: address.await.expect("a free port"), visitors, announcements, drain, stop, tasks }
     }
 
     async fn dial(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<Peer, tungstenite::Error> {
@@ -186,6 +188,53 @@ async fn its_end_is_told_for_what_it_is() {
 }
 
 #[tokio::test]
+async fn of_what_came_while_nobody_read_the_latest_is_heard() {
+    let mut lab = Lab::open(|settings| settings.number = Some("100".into())).await;
+    let mut peer = lab.call("/media", PLAIN).await;
+    let mut visitor = lab.visitor().await;
+    for index in 0..50 {
+        peer.send(Message::binary(vec![index; 160])).await.unwrap();
+    }
+    peer.send(Message::text("DTMF_END digit:7")).await.unwrap();
+    // It is old by then.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    let mut wire = wire_of(&mut visitor);
+    let (mut payload, mut heard) = (Vec::new(), Vec::new());
+    assert_eq!(next(&mut wire, &mut payload).await, WireEvent::Digit('7'), "keys are not lost");
+    while heard.last() != Some(&49) {
+        assert!(matches!(next(&mut wire, &mut payload).await, WireEvent::Audio { .. }));
+        heard.push(payload[0]);
+    }
+    assert_eq!(heard, (40..50).collect::<Vec<_>>(), "200 ms of a second");
+    peer.send(Message::binary(vec![50; 160])).await.unwrap();
+    assert!(matches!(next(&mut wire, &mut payload).await, WireEvent::Audio { .. }));
+    assert_eq!(payload, [50; 160]);
+}
+
+#[tokio::test]
+async fn the_door_waits_until_the_goodbye_is_read() {
+    let mut lab = Lab::open(|settings| settings.number = Some("100".into())).await;
+    let mut peer = lab.call("/media", PLAIN).await;
+    let mut visitor = lab.visitor().await;
+    let Ok(PendingMedia::Wire(wire)) = visitor.leg.media.try_recv() else { panic!("a wire") };
+    // On a runtime of a worker, which ends before the far end has read.
+    std::thread::spawn(move || {
+        let worker = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        worker.block_on(async { wire.attach().unwrap().hang_up() });
+    })
+    .join()
+    .unwrap();
+    lab.stop.cancel();
+    lab.tasks.close();
+    let early = tokio::time::timeout(Duration::from_millis(50), lab.tasks.wait()).await;
+    assert!(early.is_err(), "somebody still says goodbye");
+    assert_eq!(text(&mut peer, &mut 0).await.as_deref(), Some("HANGUP"));
+    assert_eq!(text(&mut peer, &mut 0).await, None);
+    drop(peer);
+    in_time(lab.tasks.wait()).await;
+}
+
+#[tokio::test]
 async fn xoff_is_obeyed_until_xon() {
     let mut lab = Lab::open(|settings| settings.number = Some("100".into())).await;
     let mut peer = lab.call("/media", PLAIN).await;
@@ -302,6 +351,28 @@ async fn what_was_announced_goes_to_who_announced_it() {
     // It is good once.
     let mut again = lab.call(&path, PLAIN).await;
     assert_eq!(text(&mut again, &mut 0).await.as_deref(), Some("HANGUP"));
+}
+
+#[tokio::test]
+async fn a_channels_id_finds_no_call_and_a_server_that_drains_takes_none() {
+    let mut lab = Lab::open(|_| ()).await;
+    // Somebody else's announcement under an id that Asterisk will give.
+    let who = Awaited::Call { called: "200".into(), caller: None };
+    let theirs = Announcement::new(who, Duration::from_secs(30));
+    lab.announcements.expect(Instant::now(), Some("176.7"), theirs).unwrap();
+    let _peer = lab.call("/media/100", PLAIN).await;
+    assert_eq!(lab.visitor().await.called, "100");
+    assert!(lab.announcements.cancel(Instant::now(), "176.7"), "it is not used up");
+
+    let (sender, mut media) = mpsc::channel(1);
+    let leg = Announcement::new(Awaited::Leg(sender), Duration::from_secs(30));
+    let key = lab.announcements.expect(Instant::now(), None, leg).unwrap();
+    lab.drain.cancel();
+    let mut peer = lab.call("/media/100", PLAIN).await;
+    assert_eq!(text(&mut peer, &mut 0).await.as_deref(), Some("HANGUP"));
+    assert!(lab.visitors.try_recv().is_err());
+    let _peer = lab.call(&format!("/media?id={key}"), PLAIN).await;
+    assert!(matches!(in_time(media.recv()).await, Some(PendingMedia::Wire(_))));
 }
 
 /// An Asterisk to connect to: `wait` is known, `taken` is in use.

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::task::TaskTracker;
 
 use super::protocol::Command;
 use super::session::{Heard, Session};
@@ -30,18 +32,33 @@ struct Parts {
     orders: Option<mpsc::Receiver<Command>>,
     /// Its place among those the listener takes.
     place: Option<OwnedSemaphorePermit>,
+    /// The runtime it came in by: there it waits for the far end to read the goodbye.
+    runtime: Option<Handle>,
+    /// Counts those that do.
+    tasks: Option<TaskTracker>,
+    /// Since when nobody has read from it.
+    parked_at: Instant,
 }
 
 impl PendingSocket {
     /// An open connection. `early` is what it has brought already.
     pub(super) fn new(socket: WebSocket, session: Session, early: Vec<Message>) -> Self {
-        Self(Some(Parts { socket, session, early, orders: None, place: None }))
+        Self(Some(Parts {
+            socket,
+            session,
+            early,
+            orders: None,
+            place: None,
+            runtime: Handle::try_current().ok(),
+            tasks: None,
+            parked_at: Instant::now(),
+        }))
     }
 
-    /// Keeps this place until it is over.
-    pub(super) fn with_place(mut self, place: OwnedSemaphorePermit) -> Self {
+    /// Keeps this place until it is over, and is one of these tasks while it says goodbye.
+    pub(super) fn with_place(mut self, place: OwnedSemaphorePermit, tasks: TaskTracker) -> Self {
         if let Some(parts) = &mut self.0 {
-            parts.place = Some(place);
+            (parts.place, parts.tasks) = (Some(place), Some(tasks));
         }
         self
     }
@@ -58,7 +75,7 @@ impl PendingSocket {
 impl Drop for PendingSocket {
     fn drop(&mut self) {
         if let Some(parts) = self.0.take() {
-            goodbye(parts.socket, parts.session);
+            goodbye(parts);
         }
     }
 }
@@ -68,12 +85,17 @@ impl PendingWire for PendingSocket {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection is in use elsewhere");
         let mut parts = self.0.take().ok_or_else(gone)?;
         homed::rehome(&mut parts.socket)?;
+        let stale = parts.parked_at.elapsed() > FRESH;
+        if stale {
+            parts.early.retain(|message| !matches!(message, Message::Binary(_)));
+        }
         // The latest first, to be taken from the end.
         parts.early.reverse();
         Ok(Box::new(SocketWire {
             parts: Some(parts),
             unflushed: false,
             drained: false,
+            late: stale.then(VecDeque::new),
             broken: None,
             burst: 0,
             waker: None,
@@ -88,6 +110,9 @@ struct SocketWire {
     unflushed: bool,
     /// Everything that had arrived has been read.
     drained: bool,
+    /// Audio of the time in which nobody read: the latest of it, until everything that had come has been read.
+    /// It would be heard in one go, and everything after it late.
+    late: Option<VecDeque<Bytes>>,
     /// A write has failed: what Asterisk said before may still be read.
     broken: Option<String>,
     /// Messages since the socket was last empty.
@@ -119,12 +144,16 @@ impl Wire for SocketWire {
                     Poll::Ready(message) => message,
                     Poll::Pending => {
                         self.burst = 0;
+                        if self.catch_up() {
+                            continue;
+                        }
                         let Some(error) = self.broken.take() else { return Poll::Pending };
                         return self.over(WireEnd::Lost(error));
                     }
                 },
             };
             self.burst += 1;
+            let Some(message) = self.set_aside(message) else { continue };
             let since = Instant::now();
             match self.take(since, message, payload) {
                 Some(event @ WireEvent::Closed(_)) => {
@@ -139,7 +168,14 @@ impl Wire for SocketWire {
     }
 
     fn due(&mut self, now: Instant) -> u32 {
-        self.parts.as_mut().map_or(1, |parts| parts.session.due(now))
+        let Some(parts) = &mut self.parts else { return 1 };
+        let due = parts.session.due(now);
+        if due == 0 {
+            // No slot takes along what is to be asked.
+            let waker = self.waker.clone().unwrap_or_else(|| Waker::noop().clone());
+            self.write(&mut Context::from_waker(&waker));
+        }
+        due
     }
 
     fn send(&mut self, now: Instant, payload: &[u8], voice: bool) {
@@ -169,7 +205,7 @@ impl Wire for SocketWire {
 
     fn hang_up(&mut self) {
         if let Some(parts) = self.parts.take() {
-            goodbye(parts.socket, parts.session);
+            goodbye(parts);
         }
     }
 
@@ -177,6 +213,7 @@ impl Wire for SocketWire {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection is closed");
         let mut parts = self.parts.take().ok_or_else(gone)?;
         parts.early.reverse();
+        parts.parked_at = Instant::now();
         Ok(Box::new(PendingSocket(Some(parts))))
     }
 }
@@ -212,6 +249,42 @@ impl SocketWire {
         let next = parts.socket.poll_next_unpin(cx);
         self.drained = next.is_pending();
         next
+    }
+
+    /// Keeps audio back while there may be newer: answers what is not audio.
+    #[expect(clippy::type_complexity, reason = "the stream's own item")]
+    fn set_aside(
+        &mut self,
+        message: Option<Result<Message, tungstenite::Error>>,
+    ) -> Option<Option<Result<Message, tungstenite::Error>>> {
+        let (Some(late), Some(parts)) = (&mut self.late, &self.parts) else { return Some(message) };
+        let octets = match message {
+            Some(Ok(Message::Binary(octets))) => octets,
+            other => return Some(other),
+        };
+        late.push_back(octets);
+        let too_much = |late: &VecDeque<Bytes>| match parts.session.coding().bytes_in(FRESH) {
+            Some(most) => late.iter().map(Bytes::len).sum::<usize>() > most,
+            None => late.len() > FRESH_PACKETS,
+        };
+        while too_much(late) {
+            late.pop_front();
+        }
+        None
+    }
+
+    /// Everything that had come has been read: whether audio of it is to be heard.
+    fn catch_up(&mut self) -> bool {
+        let (Some(late), Some(parts)) = (&mut self.late, &mut self.parts) else { return false };
+        if late.is_empty() {
+            // The runtime has not looked at the socket yet, or nothing has come.
+            return false;
+        }
+        let mut messages: Vec<_> = late.drain(..).rev().map(Message::Binary).collect();
+        messages.append(&mut parts.early);
+        parts.early = messages;
+        self.late = None;
+        true
     }
 
     /// What a message is to the leg.
@@ -305,15 +378,20 @@ impl SocketWire {
 
 /// Hangs up, and reads until Asterisk has closed: a socket that is closed with something unread in it takes back
 /// what it said.
-fn goodbye(mut socket: WebSocket, mut session: Session) {
+fn goodbye(parts: Parts) {
+    let Parts { mut socket, mut session, place, runtime, tasks, .. } = parts;
     session.hang_up();
     let last = std::iter::from_fn(|| session.poll_text()).map(Message::text);
     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let mut last = last.chain([Message::Close(Some(frame))]).collect::<VecDeque<_>>();
     // At once, as far as the socket takes it: the server may be about to stop.
     let _later = poll_part(&mut socket, &mut last, &mut Context::from_waker(Waker::noop()));
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    runtime.spawn(async move {
+    let Some(runtime) = runtime else { return };
+    let farewell = async move {
+        // The worker's runtime may end before the far end has read it.
+        if homed::rehome(&mut socket).is_err() {
+            return;
+        }
         let parting = async {
             std::future::poll_fn(|cx| poll_part(&mut socket, &mut last, cx)).await?;
             while let Some(message) = socket.next().await {
@@ -323,7 +401,12 @@ fn goodbye(mut socket: WebSocket, mut session: Session) {
         };
         // Gone is gone.
         let _gone = tokio::time::timeout(GOODBYE_LIMIT, parting).await;
-    });
+        drop(place);
+    };
+    match tasks {
+        Some(tasks) => tasks.spawn_on(farewell, &runtime),
+        None => runtime.spawn(farewell),
+    };
 }
 
 /// Writes the last messages.
@@ -393,5 +476,9 @@ const SEND_BUFFER: usize = 16 << 10;
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// Messages read at a time: audio of most of a second, after which the slots have their turn.
 const BURST: u32 = 32;
+/// Older audio of a time in which nobody read is not heard.
+const FRESH: Duration = Duration::from_millis(200);
+/// The same where a packet does not say how long it is: of 20 ms each.
+const FRESH_PACKETS: usize = 10;
 /// How long Asterisk may take to close.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);

@@ -19,7 +19,7 @@ use super::problem::{FieldError, Problem};
 use crate::audiosocket::codec::AudioKind;
 use crate::config::Network;
 use crate::pbx::announce::CannotExpect;
-use crate::pbx::{Announcement, Awaited};
+use crate::pbx::{Announcement, Awaited, Uuid};
 
 /// Body of `POST /api/v1/announcements`.
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,7 @@ pub struct Announce {
     to: String,
     /// The caller's number or extension.
     from: Option<String>,
-    /// The UUID or connection id that will come; absent: a new one.
+    /// The UUID that will come; absent: a new one.
     key: Option<String>,
     /// How long it is waited for.
     ttl_s: Option<u64>,
@@ -43,7 +43,7 @@ pub struct Announce {
 /// `POST /api/v1/announcements`: 201 with the key.
 ///
 /// # Errors
-/// 409 for a key that is in use, 422 with all that is wrong, 503 when too many are announced.
+/// 409 for a key that is in use, 422 with all that is wrong, 503 when too many are announced by the organization.
 pub async fn announce(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -60,7 +60,7 @@ pub async fn announce(
         CannotExpect::Key => {
             Problem::unprocessable("some fields are wrong", vec![field("/key", "format", &error.to_string())])
         }
-        CannotExpect::Full => Problem::unavailable(error.to_string()),
+        CannotExpect::Full(_) => Problem::unavailable(error.to_string()),
     })?;
     Ok((StatusCode::CREATED, Json(json!({"key": key, "to": wanted.to, "ttl_s": ttl}))).into_response())
 }
@@ -68,14 +68,14 @@ pub async fn announce(
 /// `DELETE /api/v1/announcements/{key}`: it is expected no more.
 ///
 /// # Errors
-/// 404 for one that is not expected.
+/// 404 for one that is not expected, or is another organization's.
 pub async fn withdraw(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(key): Path<String>,
 ) -> Result<StatusCode, Problem> {
     caller.may_act()?;
-    match api.announcements.cancel(&key) {
+    match api.announcements.withdraw(Instant::now(), &key, |organization| caller.sees(organization)) {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found("no such announcement; it may have run out, or its call has come")),
     }
@@ -100,6 +100,10 @@ fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<An
             "8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000 or 192000",
         ));
     }
+    // All organizations' keys are in one table: what could be guessed could be taken.
+    if wanted.key.as_ref().is_some_and(|key| key.parse::<Uuid>().is_err()) {
+        errors.push(field("/key", "format", "a UUID, as ${UUID()} makes them, or leave it out"));
+    }
     let mut networks = Vec::new();
     for (index, text) in wanted.networks.iter().enumerate() {
         match text.parse::<Network>() {
@@ -111,7 +115,9 @@ fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<An
         return Err(Problem::unprocessable("some fields are wrong", errors));
     }
     let who = Awaited::Call { called: wanted.to.clone(), caller: wanted.from.clone() };
-    Ok(Announcement { networks, rate: wanted.rate, ..Announcement::new(who, Duration::from_secs(ttl)) })
+    let organization = route.and_then(|route| route.organization.as_deref().map(str::to_owned));
+    let ttl = Duration::from_secs(ttl);
+    Ok(Announcement { networks, rate: wanted.rate, organization, ..Announcement::new(who, ttl) })
 }
 
 fn field(pointer: &str, code: &'static str, message: &str) -> FieldError {

@@ -122,7 +122,7 @@ const OPERATIONS: &[Operation] = &[
             (403, "Read only"),
             (409, "The key given is in use"),
             (422, "All that is wrong"),
-            (503, "Too many are announced"),
+            (503, "The organization has announced too many that have not come"),
         ],
         open: false,
     },
@@ -132,7 +132,7 @@ const OPERATIONS: &[Operation] = &[
         summary: "Takes an announcement back.",
         query: &[],
         body: None,
-        statuses: &[(204, "Done"), (403, "Read only"), (404, "Not expected")],
+        statuses: &[(204, "Done"), (403, "Read only"), (404, "Not expected, or another organization's")],
         open: false,
     },
     Operation {

@@ -42,12 +42,14 @@ pub struct Announcement {
     pub networks: Vec<Network>,
     /// What audio without a rate of its own is sampled at, in Hz; absent: what the door is configured for.
     pub rate: Option<u32>,
+    /// Whose it is: they may take it back. Absent: the operator's.
+    pub organization: Option<String>,
 }
 
 impl Announcement {
     /// Of a connection that comes within `ttl`, from anywhere the door lets in.
     pub fn new(who: Awaited, ttl: Duration) -> Self {
-        Self { who, ttl, networks: Vec::new(), rate: None }
+        Self { who, ttl, networks: Vec::new(), rate: None, organization: None }
     }
 }
 
@@ -69,9 +71,9 @@ pub enum CannotExpect {
     /// The key is too short or too long.
     #[error("a key has 1 to {KEY_LONGEST} bytes")]
     Key,
-    /// The table is full.
-    #[error("{CAPACITY} connections are announced and have not come; wait until some have, or have run out")]
-    Full,
+    /// The table has no room for more of this kind.
+    #[error("{0} connections are announced and have not come; wait until some have, or have run out")]
+    Full(usize),
 }
 
 /// Why a connection is nobody's.
@@ -136,9 +138,34 @@ impl Announcements {
         self.lock().table.take(now, &normal(key), source)
     }
 
-    /// Expects it no longer. Whether it was expected still.
-    pub fn cancel(&self, key: &str) -> bool {
-        self.lock().table.cancel(&normal(key))
+    /// The connection of `key` has come from `source`, for a leg that is there already: what is announced for a
+    /// new call is not found by it. For keys that are no secrets.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_leg(&self, now: Instant, key: &str, source: IpAddr) -> Result<Arrival, NotExpected> {
+        let (key, mut inner) = (normal(key), self.lock());
+        match inner.table.expected(&key) {
+            Some(Announcement { who: Awaited::Leg(_), .. }) => inner.table.take(now, &key, source),
+            _ => Err(NotExpected::Unknown),
+        }
+    }
+
+    /// Expects it no longer. Whether it was expected still. A connection that comes all the same came too late.
+    pub fn cancel(&self, now: Instant, key: &str) -> bool {
+        self.lock().table.cancel(now, &normal(key))
+    }
+
+    /// As [`Self::cancel`], for a call that somebody announced who `sees` what is this organization's.
+    pub fn withdraw(&self, now: Instant, key: &str, sees: impl FnOnce(Option<&str>) -> bool) -> bool {
+        let (key, mut inner) = (normal(key), self.lock());
+        let theirs = match inner.table.expected(&key) {
+            Some(Announcement { who: Awaited::Call { .. }, organization, .. }) => {
+                sees(organization.as_deref())
+            }
+            _ => false,
+        };
+        theirs && inner.table.cancel(now, &key)
     }
 
     /// Lets go of what has run out. Doors call it every second or so.
@@ -148,7 +175,7 @@ impl Announcements {
 
     /// How many connections are expected.
     pub fn len(&self) -> usize {
-        self.lock().table.open
+        self.lock().table.len()
     }
 
     /// Whether none is.
@@ -172,8 +199,10 @@ impl fmt::Debug for Announcements {
 #[derive(Default)]
 struct Table {
     entries: HashMap<String, Entry>,
-    /// Entries that are expected.
-    open: usize,
+    /// Calls that are expected, by whose they are.
+    calls: HashMap<Option<String>, usize>,
+    /// Legs whose connection is expected.
+    legs: usize,
 }
 
 enum Entry {
@@ -187,23 +216,49 @@ impl Table {
         if key.is_empty() || key.len() > KEY_LONGEST {
             return Err(CannotExpect::Key);
         }
-        if self.open >= CAPACITY || self.entries.len() >= ENTRIES_MOST {
+        if self.room(&announcement).is_err() || self.entries.len() >= ENTRIES_MOST {
             self.expire(now);
         }
         if self.entries.contains_key(&key) {
             return Err(CannotExpect::Taken);
         }
-        if self.open >= CAPACITY {
-            return Err(CannotExpect::Full);
-        }
+        self.room(&announcement)?;
         if self.entries.len() >= ENTRIES_MOST {
             // What is over is worth a better message, not a refusal.
             self.entries.retain(|_, entry| matches!(entry, Entry::Expected { .. }));
         }
+        match &announcement.who {
+            Awaited::Leg(_) => self.legs += 1,
+            Awaited::Call { .. } => *self.calls.entry(announcement.organization.clone()).or_default() += 1,
+        }
         let until = now + announcement.ttl;
         self.entries.insert(key, Entry::Expected { announcement, until });
-        self.open += 1;
         Ok(())
+    }
+
+    /// Whether there is room for one more. What some organization announces leaves that of the others, and that
+    /// of legs.
+    fn room(&self, announcement: &Announcement) -> Result<(), CannotExpect> {
+        if let Awaited::Leg(_) = announcement.who {
+            return if self.legs < LEGS_MOST { Ok(()) } else { Err(CannotExpect::Full(LEGS_MOST)) };
+        }
+        match self.calls.get(&announcement.organization) {
+            Some(&theirs) if theirs >= THEIRS_MOST => Err(CannotExpect::Full(THEIRS_MOST)),
+            _ if self.len() - self.legs >= CALLS_MOST => Err(CannotExpect::Full(CALLS_MOST)),
+            _ => Ok(()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.legs + self.calls.values().sum::<usize>()
+    }
+
+    /// What is expected by this key.
+    fn expected(&self, key: &str) -> Option<&Announcement> {
+        match self.entries.get(key) {
+            Some(Entry::Expected { announcement, .. }) => Some(announcement),
+            _ => None,
+        }
     }
 
     fn take(&mut self, now: Instant, key: &str, source: IpAddr) -> Result<Arrival, NotExpected> {
@@ -212,9 +267,9 @@ impl Table {
         let announcement = match entry {
             Entry::Used { .. } => return Err(NotExpected::Used),
             Entry::Expired { .. } => return Err(NotExpected::Expired),
-            Entry::Expected { until, .. } if *until <= now => {
+            Entry::Expected { announcement, until } if *until <= now => {
+                over(&mut self.calls, &mut self.legs, announcement);
                 *entry = Entry::Expired { forget };
-                self.open -= 1;
                 return Err(NotExpected::Expired);
             }
             Entry::Expected { announcement, .. } => announcement,
@@ -226,26 +281,26 @@ impl Table {
         let Entry::Expected { announcement, .. } = std::mem::replace(entry, Entry::Used { forget }) else {
             return Err(NotExpected::Used);
         };
-        self.open -= 1;
+        over(&mut self.calls, &mut self.legs, &announcement);
         Ok(Arrival { who: announcement.who, rate: announcement.rate })
     }
 
-    fn cancel(&mut self, key: &str) -> bool {
-        if !matches!(self.entries.get(key), Some(Entry::Expected { .. })) {
-            return false;
-        }
-        self.entries.remove(key);
-        self.open -= 1;
+    fn cancel(&mut self, now: Instant, key: &str) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let Entry::Expected { announcement, .. } = entry else { return false };
+        over(&mut self.calls, &mut self.legs, announcement);
+        // Its connection may be on its way, and is not a stranger's.
+        *entry = Entry::Expired { forget: now + REMEMBERED };
         true
     }
 
     fn expire(&mut self, now: Instant) {
-        let open = &mut self.open;
+        let (calls, legs) = (&mut self.calls, &mut self.legs);
         self.entries.retain(|_, entry| {
             match entry {
-                Entry::Expected { until, .. } if *until <= now => {
+                Entry::Expected { announcement, until } if *until <= now => {
+                    over(calls, legs, announcement);
                     *entry = Entry::Expired { forget: now + REMEMBERED };
-                    *open -= 1;
                 }
                 Entry::Used { forget } | Entry::Expired { forget } if *forget <= now => return false,
                 Entry::Expected { .. } | Entry::Used { .. } | Entry::Expired { .. } => {}
@@ -255,16 +310,32 @@ impl Table {
     }
 }
 
+/// What was expected is no more.
+fn over(calls: &mut HashMap<Option<String>, usize>, legs: &mut usize, announcement: &Announcement) {
+    if let Awaited::Leg(_) = announcement.who {
+        *legs -= 1;
+    } else if let Some(count) = calls.get_mut(&announcement.organization) {
+        *count -= 1;
+        if *count == 0 {
+            calls.remove(&announcement.organization);
+        }
+    }
+}
+
 /// UUIDs in small letters, as the wire's bytes are written; other keys as they stand.
 fn normal(key: &str) -> String {
     key.parse::<Uuid>().map_or_else(|_| key.to_owned(), |uuid| uuid.to_string())
 }
 
-/// Most connections that are expected at a time.
-const CAPACITY: usize = 10_000;
+/// Most calls that are expected at a time, and of them those of one organization.
+const CALLS_MOST: usize = 10_000;
+const THEIRS_MOST: usize = 1_000;
+
+/// Most legs that wait for their connection.
+const LEGS_MOST: usize = 1_000;
 
 /// Most entries, with those that are over.
-const ENTRIES_MOST: usize = 4 * CAPACITY;
+const ENTRIES_MOST: usize = 4 * CALLS_MOST;
 
 /// How long what is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -348,13 +419,69 @@ mod tests {
     }
 
     #[test]
+    fn one_organization_leaves_room_for_the_others_and_for_legs() {
+        let (table, now) = (table(), Instant::now());
+        let of = |name: usize| Announcement { organization: Some(format!("org{name}")), ..call("100") };
+        for name in 0..CALLS_MOST / THEIRS_MOST {
+            for _ in 0..THEIRS_MOST {
+                table.expect(now, None, of(name)).expect("room");
+            }
+            assert_eq!(table.expect(now, None, of(name)), Err(CannotExpect::Full(THEIRS_MOST)));
+        }
+        assert_eq!(table.expect(now, None, of(999)), Err(CannotExpect::Full(CALLS_MOST)));
+        let leg = || Announcement::new(Awaited::Leg(mpsc::channel(1).0), TTL);
+        for _ in 0..LEGS_MOST {
+            table.expect(now, None, leg()).expect("room");
+        }
+        assert_eq!(table.expect(now, None, leg()), Err(CannotExpect::Full(LEGS_MOST)));
+        assert_eq!(table.len(), CALLS_MOST + LEGS_MOST);
+        table.expire(now + TTL);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn only_who_sees_an_announcement_takes_it_back_and_only_a_call() {
+        let (table, now) = (table(), Instant::now());
+        let acme = Announcement { organization: Some("acme".to_owned()), ..call("100") };
+        let key = table.expect(now, None, acme).expect("room");
+        assert!(!table.withdraw(now, &key, |org| org == Some("globex")));
+        assert_eq!(table.len(), 1);
+        assert!(table.withdraw(now, &key.to_uppercase(), |org| org == Some("acme")));
+        assert!(!table.withdraw(now, &key, |_| true));
+        let leg = Announcement::new(Awaited::Leg(mpsc::channel(1).0), TTL);
+        let key = table.expect(now, None, leg).expect("room");
+        assert!(!table.withdraw(now, &key, |_| true), "a leg's connection is not theirs to refuse");
+    }
+
+    #[test]
+    fn what_is_found_by_a_key_that_is_no_secret_is_a_leg() {
+        let (table, now) = (table(), Instant::now());
+        table.expect(now, Some("176.7"), call("100")).expect("room");
+        assert_eq!(table.take_leg(now, "176.7", here()).err(), Some(NotExpected::Unknown));
+        let leg = Announcement::new(Awaited::Leg(mpsc::channel(1).0), TTL);
+        table.expect(now, Some("176.8"), leg).expect("room");
+        assert!(matches!(table.take_leg(now, "176.8", here()).expect("a leg").who, Awaited::Leg(_)));
+        assert_eq!(called(table.take(now, "176.7", here())), "100");
+    }
+
+    #[test]
+    fn what_was_cancelled_came_too_late() {
+        let (table, now) = (table(), Instant::now());
+        let key = table.expect(now, None, call("100")).expect("room");
+        assert!(table.cancel(now, &key));
+        assert_eq!(table.take(now, &key, here()).err(), Some(NotExpected::Expired), "it is no stranger's");
+        table.expire(now + REMEMBERED);
+        assert_eq!(table.take(now, &key, here()).err(), Some(NotExpected::Unknown));
+    }
+
+    #[test]
     fn the_table_has_a_bound_and_makes_room_by_itself() {
         let (table, now) = (table(), Instant::now());
-        for index in 0..CAPACITY {
+        for index in 0..THEIRS_MOST {
             table.expect(now, Some(&index.to_string()), call("100")).expect("room");
         }
-        assert_eq!(table.expect(now, None, call("100")), Err(CannotExpect::Full));
-        assert!(table.cancel("0") && !table.cancel("0"));
+        assert_eq!(table.expect(now, None, call("100")), Err(CannotExpect::Full(THEIRS_MOST)));
+        assert!(table.cancel(now, "0") && !table.cancel(now, "0"));
         table.expect(now, None, call("100")).expect("room again");
         table.expect(now + TTL, None, call("100")).expect("the others have run out");
         assert_eq!(table.len(), 1);

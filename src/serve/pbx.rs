@@ -34,6 +34,9 @@ pub(super) struct Doors {
     pub ari: Option<AriHandle>,
     /// Until they are admitted.
     waiting: Option<mpsc::Receiver<Visitor>>,
+    /// No new calls.
+    drain: CancellationToken,
+    /// Nor media of those that are there.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -46,13 +49,14 @@ impl Doors {
     pub async fn open(config: &Config, ports: &PortPool) -> anyhow::Result<Self> {
         let (visitors, waiting) = mpsc::channel(VISITORS);
         let announcements = Announcements::new(StdRng::from_rng(&mut rand::rng()));
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let door = || (visitors.clone(), announcements.clone(), stop.clone(), tasks.clone());
+        let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let door = || (visitors.clone(), announcements.clone(), drain.clone(), stop.clone(), tasks.clone());
         let audiosocket = match &config.audiosocket {
             Some(section) => {
-                let (visitors, announcements, stop, tasks) = door();
+                let (visitors, announcements, drain, stop, tasks) = door();
                 let settings = audiosocket::server::Settings::from(section);
-                let open = audiosocket::server::start(settings, visitors, announcements, stop, tasks).await;
+                let open =
+                    audiosocket::server::start(settings, visitors, announcements, drain, stop, tasks).await;
                 Some(open.with_context(|| busy("audiosocket.listen", section.listen))?)
             }
             None => None,
@@ -60,10 +64,11 @@ impl Doors {
         let section = config.asterisk_websocket.as_ref();
         let websocket = match section.and_then(chan_websocket::server::Settings::of) {
             Some(settings) => {
-                let (visitors, announcements, stop, tasks) = door();
+                let (visitors, announcements, drain, stop, tasks) = door();
                 let listen = settings.listen;
                 let open =
-                    chan_websocket::server::start(settings, visitors, announcements, stop, tasks).await;
+                    chan_websocket::server::start(settings, visitors, announcements, drain, stop, tasks)
+                        .await;
                 Some(open.with_context(|| busy("asterisk_websocket.listen", listen))?)
             }
             None => None,
@@ -76,14 +81,24 @@ impl Doors {
                     websocket: None,
                 };
                 let settings = ari::Settings::of(config, section).map_err(anyhow::Error::msg)?;
-                let open = ari::start(settings, parts, visitors.clone(), stop.clone(), &tasks);
+                let open = ari::start(settings, parts, visitors.clone(), drain.clone(), &tasks);
                 Some(open.map_err(anyhow::Error::msg)?)
             }
             None => None,
         };
         let settings =
             PbxSettings { playout_limit: config.media.max_playout, inband_dtmf: config.media.inband_dtmf };
-        Ok(Self { announcements, settings, audiosocket, websocket, ari, waiting: Some(waiting), stop, tasks })
+        Ok(Self {
+            announcements,
+            settings,
+            audiosocket,
+            websocket,
+            ari,
+            waiting: Some(waiting),
+            drain,
+            stop,
+            tasks,
+        })
     }
 
     /// The way out over channels of the PBX, where it is configured.
@@ -101,14 +116,15 @@ impl Doors {
         }
     }
 
-    /// Lets nobody in any more; who is in stays.
+    /// Lets no new call in any more; who is in stays, and their legs still get media.
     pub fn shut(&self) {
-        self.stop.cancel();
-        self.tasks.close();
+        self.drain.cancel();
     }
 
-    /// Waits until the PBX knows that every call is over, at most for `patience`.
+    /// Closes the doors for good, and waits until the PBX knows that every call is over, at most for `patience`.
     pub async fn settle(&self, patience: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!("a door of the PBX did not close in time");
         }

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use tandem::config::AsteriskWebsocket;
+use tandem::event::Disposition;
 use tandem::pbx::Coding;
 use tandem::simulate::asterisk::websocket::{
     ConnectError, Fault, How, Report, Setup as Channel, WebSocketCall,
@@ -243,6 +244,7 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     call.hang_up();
     ended(&call).await;
     let record = lab.closed(1).await.remove(0);
+    assert_eq!(record.disposition, Some(Disposition::Completed), "{record:?}");
     assert_eq!(record.ended_by.as_deref(), Some("caller"), "{record:?}");
     // A flow that refuses does not answer.
     let call = WebSocketCall::connect(&format!("{url}/300"), channel).await.expect("taken");
@@ -255,14 +257,26 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_asterisk_that_is_lost_ends_its_calls() {
     let (lab, url) = open(Setup::default().greeting("Good morning.").speech("tone:440")).await;
-    for (fault, count) in
-        [(Fault::Reset(ms(1500)), 1), (Fault::Close(ms(1500), 1001), 2), (Fault::Close(ms(1500), 1011), 3)]
-    {
+    let faults = [
+        // In words of the library's; a shut-down is an ordinary end.
+        (Fault::Reset(ms(1500)), Disposition::Failed, "eset"),
+        (Fault::Close(ms(1500), 1001), Disposition::Completed, ""),
+        (Fault::Close(ms(1500), 1011), Disposition::Failed, "code 1011"),
+    ];
+    let mut seen = Vec::new();
+    for (fault, disposition, reason) in faults {
         let call = WebSocketCall::connect(&format!("{url}/100"), Channel::default().fault(fault)).await;
         let call = call.expect("taken");
         ended(&call).await;
-        let record = lab.closed(count).await.remove(0);
-        assert!(record.ended_at.is_some(), "{fault:?}");
+        let records = lab.closed(seen.len() + 1).await;
+        let record = records.iter().find(|record| !seen.contains(&record.id)).expect("a record of its own");
+        seen.push(record.id);
+        eprintln!("{fault:?}: {:?} by {:?}: {:?}", record.disposition, record.ended_by, record.reason);
+        assert_eq!(record.disposition, Some(disposition), "{fault:?}: {record:?}");
+        let by_caller = record.ended_by.as_deref() == Some("caller");
+        assert_eq!(by_caller, disposition == Disposition::Completed, "{fault:?}: {record:?}");
+        let told = record.reason.as_deref().unwrap_or_default();
+        assert!(told.contains(reason), "{fault:?}: {record:?}");
     }
     // It is back at once.
     let call = WebSocketCall::connect(&format!("{url}/100"), Channel::default()).await.expect("taken");

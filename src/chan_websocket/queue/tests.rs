@@ -18,7 +18,7 @@ enum Message {
     Frame(u64),
     Command(Command),
     Marked(u32),
-    Length(u32),
+    Length(u32, bool),
     Xoff,
     Xon,
 }
@@ -85,7 +85,7 @@ impl Asterisk {
                 }
                 None
             }
-            Message::Command(Command::GetStatus) => Some(Message::Length(self.length as u32)),
+            Message::Command(Command::GetStatus) => Some(Message::Length(self.length as u32, self.full)),
             _ => None,
         }
     }
@@ -182,7 +182,9 @@ impl World {
             self.turn_at_us = self.now_us + self.dice.random_range(ms) * 1_000;
         }
         let now = self.at(self.now_us);
-        for _ in 0..self.queue.due(now) {
+        let due = self.queue.due(now);
+        self.say_commands();
+        for _ in 0..due {
             let copies = self.queue.admit(now, self.voice);
             self.say_commands();
             for _ in 0..copies {
@@ -231,8 +233,8 @@ impl World {
                 let now = self.at(self.now_us);
                 match message {
                     Message::Marked(id) => self.queue.mark_processed(now, id),
-                    Message::Length(queue_length) => {
-                        self.queue.status(now, Status { queue_length, queue_full: false });
+                    Message::Length(queue_length, queue_full) => {
+                        self.queue.status(now, Status { queue_length, queue_full });
                     }
                     Message::Xoff => self.queue.stop(),
                     Message::Xon => self.queue.go_on(),
@@ -373,6 +375,32 @@ fn an_asterisk_that_counts_what_it_dropped_is_flushed_once() {
     // At 1000 frames that were never taken it would be deaf.
     assert!(world.asterisk.flushes <= 2, "{} flushes", world.asterisk.flushes);
     assert!(world.asterisk.deepest <= 4);
+}
+
+#[test]
+fn an_asterisk_that_stays_full_after_a_flush_is_sent_to_again() {
+    let mut world = World::new(4, 0.0, 200, 200, false);
+    world.asterisk.counts_flushed = true;
+    world.run(1_000_000);
+    // As after a standstill of its clock.
+    let already = world.asterisk.length;
+    for _ in already..899 {
+        world.asterisk.fifo.push_back(Message::Frame(u64::MAX));
+        world.asterisk.length += 1;
+    }
+    world.voice = true;
+    world.turn_at_us = u64::MAX;
+    world.run(1_300_000);
+    assert!(world.asterisk.full, "{} frames", world.asterisk.length);
+    world.asterisk.taken.clear();
+    world.asterisk.deepest = 0;
+    world.run(5_000_000);
+    let heard = world.asterisk.taken.len();
+    assert!(heard > 50, "{heard} frames were heard after the flush");
+    let before = world.sent;
+    world.run(15_000_000);
+    assert!(world.sent - before > 450, "{} frames in 10 s", world.sent - before);
+    assert!(world.asterisk.length < 1_000, "it hears");
 }
 
 #[test]
