@@ -64,6 +64,7 @@ const SHELLS: &[&str] = &[
     "pbx/announce",
     "pbx/leg",
     "pbx/media",
+    "pbx/visitor",
     "audiosocket/server",
     "audiosocket/wire",
     "chan_websocket/server",
