@@ -74,7 +74,7 @@ pub enum Command {
 /// What the phones say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Talk {
-    /// Loud packets among quiet ones, by the schedule of [`marker`].
+    /// Loud packets among quiet ones, by the schedule of [`marker`](super::marker).
     Markers,
     /// Each packet tells when it left. Who relays packets as they are delivers it so; who transcodes does not.
     Stamps,

@@ -26,7 +26,9 @@ enum AriCommand {
     #[command(before_help = "Examples:\n  tandem ari channels\n  tandem ari channels --json")]
     Channels,
     /// Let the flow of a number hear what is said on a channel, both ways; nobody there hears it.
-    #[command(before_help = "Examples:\n  tandem ari listen 1760000000.7 --to 200\n  tandem ari listen 1760000000.7 --to 200 --json")]
+    #[command(
+        before_help = "Examples:\n  tandem ari listen 1760000000.7 --to 200\n  tandem ari listen 1760000000.7 --to 200 --json"
+    )]
     Listen {
         /// Id of the channel, as `tandem ari channels` shows it.
         channel: String,
