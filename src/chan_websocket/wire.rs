@@ -252,7 +252,6 @@ impl SocketWire {
     }
 
     /// Keeps audio back while there may be newer: answers what is not audio.
-    #[expect(clippy::type_complexity, reason = "the stream's own item")]
     fn set_aside(
         &mut self,
         message: Option<Result<Message, tungstenite::Error>>,
