@@ -9,6 +9,7 @@
 //! ([`crate::pbx::Announcements`]), or the configuration names a number for those that nobody announced.
 
 pub mod codec;
+mod kinds;
 pub mod link;
 pub mod server;
 pub mod wire;
