@@ -160,10 +160,13 @@ impl State {
         event["application"] = json!(app);
         event["timestamp"] = json!(stamp(chrono::Utc::now()));
         event["asterisk_id"] = json!("02:42:ac:11:00:02");
-        if let Some(socket) = self.apps.get(app)
-            && socket.events.try_send(event).is_err()
-        {
+        let Some(socket) = self.apps.get(app) else { return };
+        let sent = socket.events.try_send(event);
+        if sent.is_err() {
             self.apps.remove(app);
+        }
+        // A socket that is closed was cut, which is nobody's fault.
+        if let Err(mpsc::error::TrySendError::Full(_)) = sent {
             self.violation(format!("the application `{app}` does not take its events"));
         }
     }
