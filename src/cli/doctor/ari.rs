@@ -158,13 +158,9 @@ fn release(version: &str, medium: AriMedium, format: &str) -> Check {
             Check::fail(id, what, "it has no chan_websocket, so calls have no audio", fix)
         }
         AriMedium::Audiosocket if wide && !since([(20, 17), (21, 12), (22, 7), (23, 1)]) => {
-            let why = "its AudioSocket does not say the sample rate; ours is announced per call instead";
-            Check::warn(
-                id,
-                what,
-                why,
-                "upgrade to 20.17, 21.12, 22.7 or 23.1, or set ari.media_format to \"slin\"",
-            )
+            let why = "its AudioSocket takes what we say for 8 kHz audio: callers hear it slowed down";
+            let fix = "upgrade to 20.17, 21.12, 22.7 or 23.1, or set ari.media_format to \"slin\"";
+            Check::fail(id, what, why, fix)
         }
         AriMedium::Audiosocket if !since([(20, 19), (21, u32::MAX), (22, 9), (23, 3)]) => {
             let why =
@@ -306,7 +302,7 @@ mod tests {
         assert_eq!(judged("22.5.2", AriMedium::Websocket, "slin16"), Status::Fail);
         assert_eq!(judged("22.6.0", AriMedium::Websocket, "slin16"), Status::Ok);
         assert_eq!(judged("18.9", AriMedium::Websocket, "slin16"), Status::Fail);
-        assert_eq!(judged("22.6.0", AriMedium::Audiosocket, "slin16"), Status::Warn);
+        assert_eq!(judged("22.6.0", AriMedium::Audiosocket, "slin16"), Status::Fail);
         assert_eq!(judged("22.9.0", AriMedium::Audiosocket, "slin16"), Status::Ok);
         assert_eq!(judged("24.0.0", AriMedium::Audiosocket, "slin24"), Status::Ok);
         assert_eq!(judged("certified/20.7-cert3", AriMedium::Rtp, "ulaw"), Status::Ok);
