@@ -60,7 +60,7 @@ pub enum PbxSignal {
     Ringing,
     /// The party is there and can be heard.
     Established,
-    /// It went where it was sent. Nothing follows.
+    /// It went where it was sent. [`PbxSignal::Gone`] follows, for a call that did not send it there.
     Left,
     /// It could not go there; in words, why.
     Stayed(String),
