@@ -323,8 +323,11 @@ async fn wait(
     arrives: oneshot::Receiver<WebSocketStream<TcpStream>>,
     mut orders: mpsc::Receiver<Order>,
 ) -> Option<(WebSocketStream<TcpStream>, mpsc::Receiver<Order>)> {
+    // Nobody is told of keys that are pressed while there is no connection, as in chan_websocket; those after it
+    // has come are the session's.
     let hung_up = async { while let Some(Order::Press(_)) = orders.recv().await {} };
     let ws = tokio::select! {
+        biased;
         ws = arrives => ws.ok(),
         () = hung_up => None,
     };

@@ -61,6 +61,21 @@ async fn what_is_played_is_what_was_not_flushed() {
 }
 
 #[tokio::test]
+async fn keys_pressed_before_the_channel_runs_are_told() {
+    // The runtime has one thread: the channel's task has not begun when its keys are pressed.
+    for _ in 0..8 {
+        let (call, mut ws, _) = call(Setup::default()).await;
+        for key in ['1', '#', 'D'] {
+            call.press(key);
+        }
+        assert!(text(&mut ws).await.starts_with("MEDIA_START "));
+        for key in ["1", "#", "D"] {
+            assert!(text(&mut ws).await.starts_with(&format!("DTMF_END digit:{key} ")), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_coded_tone_arrives_at_its_pitch_both_ways() {
     for coding in [Coding::Ulaw, Coding::G722, Coding::Linear(24_000)] {
         let (call, mut ws, _) = call(Setup { no_answer: true, ..Setup::of(coding).json() }).await;
