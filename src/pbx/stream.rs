@@ -284,7 +284,10 @@ impl PcmStream {
         let voice = item || !is_silent(&self.slot);
         match (&self.slot, self.coding) {
             (Samples::Linear(pcm), Coding::Linear(_)) => {
-                out.extend(pcm.iter().flat_map(|sample| sample.to_le_bytes()));
+                out.resize(2 * pcm.len(), 0);
+                for (pair, sample) in out.as_chunks_mut::<2>().0.iter_mut().zip(pcm) {
+                    *pair = sample.to_le_bytes();
+                }
             }
             (samples, _) => {
                 // An encoder that refuses whole slots of its own making is broken; the far end hears a gap.

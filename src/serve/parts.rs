@@ -144,6 +144,7 @@ fn openai(name: &str, section: &config::OpenAi) -> OpenAiConfig {
         api_keys: section.api_keys.clone(),
         connect_timeout: section.connect_timeout,
         uplink_interval_ms: section.uplink_interval_ms,
+        quiet_uplink_interval_ms: section.quiet_uplink_interval_ms,
         session_limit: Some(section.session_limit).filter(|limit| !limit.is_zero()),
         session: SessionDefaults {
             voice: wanted(&section.voice),

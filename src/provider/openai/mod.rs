@@ -1,8 +1,8 @@
 //! The OpenAI Realtime API (GA) over WebSocket, or any service that speaks it.
 //!
 //! `wire` and `request` are its JSON, both ways; `opening` and `map` are the protocol as pure cores, with
-//! `items` (what came, what was cut) and `sequencer` (when to ask for a response) inside; `socket` is the
-//! shell. This file configures and opens sessions.
+//! `items` (what came, what was cut) and `sequencer` (when to ask for a response) inside; `uplink` gathers the
+//! caller's audio; `socket` is the shell. This file configures and opens sessions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use self::map::Mapper;
 use self::opening::{Opening, Step};
 use self::socket::Opened;
+use self::uplink::Uplink;
 use super::connect::{Connector, WebSocket};
 use super::lease::{Keys, Lease};
 use super::{OpenFuture, OpenedSession, Provider, ProviderError, SessionSpec};
@@ -31,6 +32,7 @@ pub mod opening;
 pub mod request;
 pub mod sequencer;
 mod socket;
+pub mod uplink;
 pub mod wire;
 
 /// One `[providers.NAME]` section of kind `openai`.
@@ -48,6 +50,8 @@ pub struct OpenAiConfig {
     pub connect_timeout: Duration,
     /// Audio per WebSocket message, 20 to 200 ms. More saves CPU and adds delay.
     pub uplink_interval_ms: u16,
+    /// Audio per message while the caller is quiet and is not heard to speak, 20 to 200 ms; at least the other.
+    pub quiet_uplink_interval_ms: u16,
     /// How long the service lets a session last; `None`: for ever.
     pub session_limit: Option<Duration>,
     /// What sessions are configured with.
@@ -67,6 +71,7 @@ impl Default for OpenAiConfig {
             api_keys: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             uplink_interval_ms: 20,
+            quiet_uplink_interval_ms: 100,
             session_limit: Some(Duration::from_secs(3600)),
             session: SessionDefaults::default(),
             extra_headers: Vec::new(),
@@ -98,11 +103,15 @@ impl OpenAi {
         let connector = Connector::new(&config.name, &config.extra_roots)?;
         let keys = Keys::new(&config.name, config.api_keys.iter().cloned());
         let inner = Inner { config, connector, keys };
-        let interval = inner.config.uplink_interval_ms;
-        if !(20..=200).contains(&interval) {
-            return Err(
-                inner.misconfigured(format!("uplink_interval_ms is {interval}; it must be 20 to 200"))
-            );
+        let OpenAiConfig { uplink_interval_ms, quiet_uplink_interval_ms, .. } = inner.config;
+        let intervals = [
+            ("uplink_interval_ms", uplink_interval_ms),
+            ("quiet_uplink_interval_ms", quiet_uplink_interval_ms),
+        ];
+        for (key, interval) in intervals {
+            if !(20..=200).contains(&interval) {
+                return Err(inner.misconfigured(format!("{key} is {interval}; it must be 20 to 200")));
+            }
         }
         for key in &inner.config.api_keys {
             inner.bearer(key)?;
@@ -144,8 +153,9 @@ impl Inner {
         let model = spec.model.clone().unwrap_or_else(|| self.config.model.clone());
         let opening = Opening::new(spec, &self.config.session, &model);
         let mapper = self.configure(&mut socket, opening).await?;
-        let OpenAiConfig { uplink_interval_ms, session_limit, .. } = self.config;
-        Ok(Box::new(Opened::new(socket, mapper, uplink_interval_ms, session_limit, lease)))
+        let OpenAiConfig { uplink_interval_ms, quiet_uplink_interval_ms, session_limit, .. } = self.config;
+        let uplink = Uplink::new(uplink_interval_ms, quiet_uplink_interval_ms);
+        Ok(Box::new(Opened::new(socket, mapper, uplink, session_limit, lease)))
     }
 
     async fn configure(&self, socket: &mut WebSocket, mut opening: Opening) -> Result<Mapper, ProviderError> {

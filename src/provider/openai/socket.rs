@@ -19,18 +19,17 @@ use crate::provider::{CloseReason, Command, Event, OpenedSession, Session, Sessi
 
 use super::items::SAMPLES_PER_MS;
 use super::map::Mapper;
-use super::request::{append_message, push_pcm};
+use super::uplink::{Append, Uplink};
 
 /// A session that is configured and not yet on a media worker.
 pub struct Opened(WsSession);
 
 impl Opened {
-    /// A session whose audio is sent in messages of `uplink_interval_ms`, that the service ends after `limit`, opened
-    /// with this key.
+    /// A session whose audio is sent as `uplink` gathers it, that the service ends after `limit`, opened with this key.
     pub fn new(
         socket: WebSocket,
         mapper: Mapper,
-        uplink_interval_ms: u16,
+        uplink: Uplink,
         limit: Option<Duration>,
         lease: Lease,
     ) -> Self {
@@ -38,8 +37,7 @@ impl Opened {
             socket,
             mapper,
             lease,
-            uplink_bytes: usize::from(uplink_interval_ms) * SAMPLES_PER_MS as usize * BYTES_PER_SAMPLE,
-            pending_pcm: Vec::new(),
+            uplink,
             outgoing: VecDeque::new(),
             queued_samples: 0,
             backlog_samples: 0,
@@ -68,9 +66,7 @@ struct WsSession {
     mapper: Mapper,
     /// The key it was opened with, which rests when the service says so in the middle of a call.
     lease: Lease,
-    /// Bytes of caller audio that make a message.
-    uplink_bytes: usize,
-    pending_pcm: Vec<u8>,
+    uplink: Uplink,
     outgoing: VecDeque<Outgoing>,
     queued_samples: u64,
     /// Of them, at most: what was said before this session.
@@ -88,7 +84,7 @@ struct WsSession {
 }
 
 enum Outgoing {
-    Audio { message: String, samples: u64 },
+    Audio(Append),
     Control(String),
 }
 
@@ -97,11 +93,8 @@ impl Session for WsSession {
         if self.mapper.is_closed() {
             return;
         }
-        push_pcm(&mut self.pending_pcm, pcm);
-        if self.pending_pcm.len() < self.uplink_bytes {
-            return;
-        }
-        self.queue_pending();
+        let Some(append) = self.uplink.push(pcm) else { return };
+        self.queue(append);
         self.write_between_polls();
         self.give_up_old_audio();
     }
@@ -118,6 +111,11 @@ impl Session for WsSession {
         loop {
             self.write(cx);
             if let Some(event) = self.mapper.poll_event() {
+                match event {
+                    Event::SpeechStarted { .. } => self.uplink.spoken(true),
+                    Event::SpeechStopped { .. } => self.uplink.spoken(false),
+                    _ => {}
+                }
                 if let Some(fault) = key_fault(&event) {
                     self.lease.fault(fault);
                 }
@@ -135,8 +133,8 @@ impl Session for WsSession {
             self.outgoing.push_back(Outgoing::Control(message));
         }
         for part in pcm.chunks(BACKLOG_SAMPLES) {
-            push_pcm(&mut self.pending_pcm, part);
-            self.queue_pending();
+            let append = self.uplink.push_now(part);
+            self.queue(append);
         }
         self.backlog_samples = pcm.len() as u64;
         self.write_between_polls();
@@ -165,11 +163,9 @@ impl Session for WsSession {
 }
 
 impl WsSession {
-    fn queue_pending(&mut self) {
-        let samples = (self.pending_pcm.len() / BYTES_PER_SAMPLE) as u64;
-        self.outgoing.push_back(Outgoing::Audio { message: append_message(&self.pending_pcm), samples });
-        self.pending_pcm.clear();
-        self.queued_samples += samples;
+    fn queue(&mut self, append: Append) {
+        self.queued_samples += append.samples;
+        self.outgoing.push_back(Outgoing::Audio(append));
     }
 
     fn write_between_polls(&mut self) {
@@ -205,7 +201,7 @@ impl WsSession {
             }
             let message = match self.outgoing.pop_front() {
                 Some(Outgoing::Control(message)) => message,
-                Some(Outgoing::Audio { message, samples }) => {
+                Some(Outgoing::Audio(Append { message, samples })) => {
                     self.audio_left(samples);
                     message
                 }
@@ -233,8 +229,9 @@ impl WsSession {
     fn give_up_old_audio(&mut self) {
         self.backlog_samples = self.backlog_samples.min(self.queued_samples);
         while self.queued_samples > MAX_QUEUED_SAMPLES + self.backlog_samples {
-            let oldest = self.outgoing.iter().position(|queued| matches!(queued, Outgoing::Audio { .. }));
-            let Some(Outgoing::Audio { samples, .. }) = oldest.and_then(|index| self.outgoing.remove(index))
+            let oldest = self.outgoing.iter().position(|queued| matches!(queued, Outgoing::Audio(_)));
+            let Some(Outgoing::Audio(Append { samples, .. })) =
+                oldest.and_then(|index| self.outgoing.remove(index))
             else {
                 return;
             };
@@ -300,7 +297,6 @@ fn loss(error: &tungstenite::Error) -> CloseReason {
     }
 }
 
-const BYTES_PER_SAMPLE: usize = 2;
 /// Two seconds. Older words would be answered too late to make sense.
 const MAX_QUEUED_SAMPLES: u64 = 2 * 24_000;
 /// 200 ms in a message of what was said before.
