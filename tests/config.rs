@@ -165,10 +165,24 @@ fn the_asterisk_websocket_door_is_judged() {
     check(
         "[asterisk_websocket]\n",
         &[
-            "tandem.toml:1:1: error: asterisk_websocket: Asterisk has nowhere to connect to\n  fix: add listen = \"127.0.0.1:9093\"",
+            "tandem.toml:1:1: error: asterisk_websocket: Asterisk has nowhere to connect to\n  fix: add listen = \"127.0.0.1:9093\", or connect = \"ws://127.0.0.1:8088/media\" to connect to Asterisk",
         ],
     );
     check("[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\n", &[]);
+    check("[asterisk_websocket]\nconnect = \"wss://pbx.example.net:8089/media\"\n", &[]);
+    check(
+        "[asterisk_websocket]\nconnect = \"ws://pbx:secret@192.0.2.10:8088/media\"\n",
+        &[
+            "tandem.toml:2:11: error: asterisk_websocket.connect: user and password have keys of their own\n  fix: write a URL such as \"ws://127.0.0.1:8088/media\"",
+        ],
+    );
+    check(
+        "[asterisk_websocket]\nconnect = \"ws://192.0.2.10:8088/media\"\nconnect_username = \"tandem\"\n",
+        &[
+            "tandem.toml:2:11: warning: asterisk_websocket.connect: the password travels readable\n  fix: use wss://, or keep it within a network you trust",
+            "tandem.toml:3:20: error: asterisk_websocket.connect_username: there is a user but no password\n  fix: add connect_password_env = \"ASTERISK_CONNECT_PASSWORD\"",
+        ],
+    );
     check(
         "[asterisk_websocket]\nlisten = \"127.0.0.1:9093\"\npath = \"media?x\"\nallow = []\n",
         &[

@@ -9,8 +9,10 @@ to=${1:?give the folder to write to, such as /etc/asterisk}
 : "${ASTERISK_HOST:=127.0.0.1}" "${TANDEM_HOST:=127.0.0.1}"
 : "${SIP_PORT:=5060}" "${HTTP_PORT:=8088}" "${RTP_FIRST:=10000}" "${RTP_LAST:=19998}"
 : "${TANDEM_SIP_PORT:=5070}" "${AUDIOSOCKET_PORT:=9092}" "${MEDIA_PORT:=8090}"
+# The token is for 106 alone; Tandem must run before it can be made.
+: "${TANDEM_HTTP_PORT:=8080}" "${TANDEM_TOKEN:=none}"
 names="ARI_PASSWORD MEDIA_PASSWORD PHONE_PASSWORD ASTERISK_HOST TANDEM_HOST SIP_PORT HTTP_PORT RTP_FIRST RTP_LAST
-       TANDEM_SIP_PORT AUDIOSOCKET_PORT MEDIA_PORT"
+       TANDEM_SIP_PORT AUDIOSOCKET_PORT MEDIA_PORT TANDEM_HTTP_PORT TANDEM_TOKEN"
 script=
 for name in $names; do
     eval "value=\$$name"

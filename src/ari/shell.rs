@@ -21,7 +21,7 @@ use super::media::{self, For, MediaParts, Prepared, Shared};
 use super::model::{Channel, Info};
 use super::request::{Outcome, PlayTo, Request};
 use super::settings::Settings;
-use crate::id::LegId;
+use crate::id::{CallId, LegId};
 use crate::pbx::{ChannelEvent, Departure, LegParts, Originate, OutgoingChannel, PendingMedia, Visitor};
 use crate::time::UnixMs;
 
@@ -508,7 +508,8 @@ impl Shell {
         if let Some(heard) = self.listeners.remove(&leg) {
             let _unwanted = heard.send(Ok(leg));
         }
-        let visitor = Visitor { door: DOOR, called, caller, reference: channel, source: None, leg: parts };
+        let (call, reference) = (CallId::fresh(), channel);
+        let visitor = Visitor { call, door: DOOR, called, caller, reference, source: None, leg: parts };
         if self.visitors.try_send(visitor).is_err() {
             // The parts are dropped, which hangs up.
             metrics::counter!("tandem_ari_refused_total").increment(1);

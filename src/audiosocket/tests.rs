@@ -16,7 +16,8 @@ use super::codec::{AudioKind, Decoder, HANGUP, Message, Oddities};
 use super::link::LinkSettings;
 use super::server::{self, Settings};
 use crate::pbx::{
-    Announcement, Announcements, Awaited, Coding, PendingMedia, Uuid, Visitor, Wire, WireEnd, WireEvent,
+    Announcement, Announcements, Awaited, Coding, Lobby, PendingMedia, Uuid, Visitor, Wire, WireEnd,
+    WireEvent,
 };
 
 const UUID: Uuid = Uuid([0x42; 16]);
@@ -48,8 +49,14 @@ impl Door {
         let (tell, visitors) = mpsc::channel(2);
         let announcements = Announcements::new(StdRng::seed_from_u64(3));
         let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let table = announcements.clone();
-        let address = server::start(settings, tell, table, drain.clone(), stop.clone(), tasks.clone());
+        let lobby = Lobby {
+            visitors: tell,
+            announcements: announcements.clone(),
+            drain: drain.clone(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let address = server::start(settings, lobby);
         Self { address: address.await.expect("a free port"), visitors, announcements, drain, stop, tasks }
     }
 

@@ -14,30 +14,17 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkEvent};
+use crate::pbx::door::Place;
 use crate::pbx::{Coding, PendingWire, Wire, WireEnd, WireEvent};
-
-/// What a connection has of the server it came to.
-#[derive(Debug)]
-pub(super) struct Home {
-    /// Where a connection that is over waits for the far end to read the goodbye.
-    pub(super) runtime: Handle,
-    /// Counts those that do.
-    pub(super) tasks: TaskTracker,
-    /// One of the connections the server takes.
-    pub(super) _place: OwnedSemaphorePermit,
-}
 
 /// One connection, on this thread's runtime.
 pub(super) struct SocketWire {
     /// Absent once it is closed.
     socket: Option<TcpStream>,
     link: Option<Link>,
-    home: Option<Home>,
+    place: Option<Place>,
     /// Keys that came before the call had the connection.
     keys: VecDeque<char>,
     /// It ended before the call had it.
@@ -47,11 +34,11 @@ pub(super) struct SocketWire {
 }
 
 impl SocketWire {
-    pub(super) fn new(socket: TcpStream, link: Link, home: Home) -> Self {
+    pub(super) fn new(socket: TcpStream, link: Link, place: Place) -> Self {
         Self {
             socket: Some(socket),
             link: Some(link),
-            home: Some(home),
+            place: Some(place),
             keys: VecDeque::new(),
             ended: None,
             reads_left: READS_A_TURN,
@@ -112,9 +99,9 @@ impl SocketWire {
     /// Takes the connection off this thread; `None` when it is closed, or the runtime does not give it back.
     pub(super) fn into_waiting(mut self) -> Option<Waiting> {
         let socket = self.socket.take()?.into_std().ok()?;
-        let (link, home) = (self.link.take()?, self.home.take()?);
+        let (link, place) = (self.link.take()?, self.place.take()?);
         let (keys, ended) = (std::mem::take(&mut self.keys), self.ended.take());
-        Some(Waiting { socket, link, home, keys, ended })
+        Some(Waiting { socket, link, place, keys, ended })
     }
 }
 
@@ -156,7 +143,7 @@ impl Wire for SocketWire {
     fn hang_up(&mut self) {
         let (Some(socket), Some(link)) = (self.socket.take(), self.link.as_mut()) else { return };
         let Ok(socket) = socket.into_std() else { return };
-        say_goodbye(socket, link, self.home.take());
+        say_goodbye(socket, link, self.place.take());
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -203,22 +190,16 @@ fn write_frame(socket: SockRef<'_>, link: &mut Link, now: Instant) {
 /// Sends the goodbye and closes our half; then somebody else waits for the far end to close its half. A socket
 /// that is closed with audio of the far end unread resets the connection, and Asterisk takes the caller down
 /// instead of going on in the dialplan.
-fn say_goodbye(socket: std::net::TcpStream, link: &mut Link, home: Option<Home>) {
+fn say_goodbye(socket: std::net::TcpStream, link: &mut Link, place: Option<Place>) {
     let Some(bytes) = link.hang_up() else { return };
     let sock = SockRef::from(&socket);
     // A far end that takes no more will not read this one either.
     let _unheard = sock.send(bytes);
     let _closed = sock.shutdown(Shutdown::Write);
-    let Some(home) = home else { return };
-    let lingering = home.tasks.clone();
-    let runtime = home.runtime.clone();
-    lingering.spawn_on(
-        async move {
-            let _until_closed = tokio::time::timeout(LINGER, drain(socket)).await;
-            drop(home);
-        },
-        &runtime,
-    );
+    let Some(place) = place else { return };
+    place.see_off(async move {
+        let _until_closed = tokio::time::timeout(LINGER, drain(socket)).await;
+    });
 }
 
 /// Reads until the far end closes.
@@ -254,7 +235,7 @@ fn taken() -> io::Error {
 pub(super) struct Waiting {
     socket: std::net::TcpStream,
     link: Link,
-    home: Home,
+    place: Place,
     keys: VecDeque<char>,
     /// It is over, which whoever takes it is told.
     ended: Option<WireEnd>,
@@ -262,7 +243,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn attach(self) -> io::Result<Box<dyn Wire>> {
-        let mut wire = SocketWire::new(TcpStream::from_std(self.socket)?, self.link, self.home);
+        let mut wire = SocketWire::new(TcpStream::from_std(self.socket)?, self.link, self.place);
         (wire.keys, wire.ended) = (self.keys, self.ended);
         Ok(Box::new(wire))
     }
@@ -303,7 +284,7 @@ impl Waiting {
 
     /// Ends it in the protocol's way.
     fn hang_up(mut self) {
-        say_goodbye(self.socket, &mut self.link, Some(self.home));
+        say_goodbye(self.socket, &mut self.link, Some(self.place));
         report(&self.link);
     }
 }

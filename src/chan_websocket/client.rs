@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use rustls::pki_types::{CertificateDer, ServerName};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -13,8 +14,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::SUBPROTOCOL;
 use super::protocol::MediaStart;
+use super::request::basic;
 use super::session::{Heard, Session};
 use super::wire::{PendingSocket, buffers, closed, foreign, lost, tune};
+use crate::config::AsteriskWebsocket;
 use crate::config::values::split_url;
 use crate::pbx::{Coding, WireEnd};
 use crate::web::homed::{Homed, Transport, WebSocket};
@@ -24,6 +27,8 @@ use crate::web::homed::{Homed, Transport, WebSocket};
 pub struct ClientSettings {
     /// The media resource of its web server: `ws://127.0.0.1:8088/media`.
     pub url: String,
+    /// User and password for a proxy before it. Asterisk itself asks for none: the connection id is the secret.
+    pub credentials: Option<(String, SecretString)>,
     /// Certificates that are believed besides the web's, for `wss://`.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// How long connecting may take.
@@ -39,11 +44,20 @@ impl ClientSettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            credentials: None,
             extra_roots: Vec::new(),
             connect_timeout: Duration::from_secs(3),
             start_timeout: Duration::from_secs(2),
             fallback: Coding::Linear(16_000),
         }
+    }
+
+    /// The configured one; `None` when none is.
+    pub fn of(config: &AsteriskWebsocket) -> Option<Self> {
+        let password = config.connect_password.clone();
+        let credentials = config.connect_username.clone().map(|user| (user, password.unwrap_or_default()));
+        let fallback = super::fallback(config);
+        Some(Self { credentials, fallback, ..Self::new(config.connect.clone()?) })
     }
 }
 
@@ -87,6 +101,21 @@ pub enum ConnectError {
     Ended(String),
 }
 
+impl ConnectError {
+    /// For the metric.
+    pub const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "address",
+            Self::Unknown => "unknown",
+            Self::Taken => "occupied",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => "timeout",
+            Self::Ended(_) => "ended",
+        }
+    }
+}
+
 /// Connects to the channel that waits under this id. Runs on the ordinary runtime.
 ///
 /// # Errors
@@ -110,6 +139,12 @@ async fn open(settings: &ClientSettings, connection_id: &str) -> Result<WebSocke
     let request = format!("{base}/{connection_id}").into_client_request();
     let mut request: Request = request.map_err(|_| address())?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if let Some((user, password)) = &settings.credentials {
+        let shown = format!("Basic {}", basic(user, password.expose_secret()));
+        let mut shown = HeaderValue::try_from(shown).map_err(|_| address())?;
+        shown.set_sensitive(true);
+        request.headers_mut().insert("authorization", shown);
+    }
 
     let unreachable = |error: &dyn std::fmt::Display| ConnectError::Unreachable(error.to_string());
     let tcp = TcpStream::connect((parts.host, parts.port_or_default())).await.map_err(|e| unreachable(&e))?;

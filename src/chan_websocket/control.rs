@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::protocol::Command;
+use super::wire::PendingSocket;
 use crate::pbx::{ChannelEvent, Control, Exit};
 
 /// A channel that was dialled with `n`: it is answered when its flow says so. Commands go to the wire, which
@@ -29,6 +30,18 @@ impl SocketControl {
         // The leg asked, and has little else to read.
         let _full = self.events.try_send(event);
     }
+}
+
+/// What answers the channel, and what that tells.
+pub(super) type Controlled = Option<(Box<dyn Control>, mpsc::Receiver<ChannelEvent>)>;
+
+/// The connection, with a control if its channel was dialled with `n`.
+pub(super) fn controlled(wire: PendingSocket, answer_later: bool) -> (Controlled, PendingSocket) {
+    if !answer_later {
+        return (None, wire);
+    }
+    let (control, orders, events) = SocketControl::new();
+    (Some((Box::new(control), events)), wire.with_orders(orders))
 }
 
 impl Control for SocketControl {

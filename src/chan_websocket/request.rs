@@ -17,11 +17,14 @@ pub struct Rules {
 impl Rules {
     /// Requests below `path`, with these credentials if there are some.
     pub fn new(path: &str, credentials: Option<(&str, &str)>) -> Self {
-        let basic = |(user, password): (&str, &str)| {
-            base64_simd::STANDARD.encode_to_string(format!("{user}:{password}").as_bytes())
-        };
-        Self { path: path.trim_end_matches('/').to_owned(), authorization: credentials.map(basic) }
+        let authorization = credentials.map(|(user, password)| basic(user, password));
+        Self { path: path.trim_end_matches('/').to_owned(), authorization }
     }
+}
+
+/// What follows the word `Basic` in `Authorization` (RFC 7617).
+pub(super) fn basic(user: &str, password: &str) -> String {
+    base64_simd::STANDARD.encode_to_string(format!("{user}:{password}").as_bytes())
 }
 
 /// What the dial string said, in the path and the query.

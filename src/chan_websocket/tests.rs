@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -17,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{ClientSettings, ConnectError, connect};
+use super::connector::{CannotFetch, Connector, Waiting};
 use super::request::Rules;
-use super::server::{DOOR, Settings, start};
+use super::server::{Settings, start};
+use super::{DOOR, door};
 use crate::pbx::announce::Announcement;
+use crate::pbx::door::Refusal;
 use crate::pbx::{
-    Announcements, Awaited, ChannelEvent, Coding, PendingMedia, PendingWire, Visitor, Wire, WireEnd,
-    WireEvent,
+    Announcements, Awaited, ChannelEvent, Coding, Door, Lobby, PendingMedia, PendingWire, Uuid, Visitor,
+    Wire, WireEnd, WireEvent,
 };
 
 const PLAIN: &str = "MEDIA_START connection_id:pbx channel:WebSocket/pbx/0x1 channel_id:176.7 format:ulaw optimal_frame_size:160 ptime:20";
@@ -34,6 +38,7 @@ type Peer = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// A door, and who came through it.
 struct Lab {
     address: SocketAddr,
+    door: Arc<Door>,
     visitors: mpsc::Receiver<Visitor>,
     announcements: Announcements,
     drain: CancellationToken,
@@ -43,22 +48,32 @@ struct Lab {
 
 impl Lab {
     async fn open(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_places(10, change).await
+    }
+
+    async fn with_places(places: usize, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             rules: Rules::new("/media", None),
             allow: vec!["127.0.0.0/8".parse().unwrap()],
             number: None,
             fallback: Coding::Linear(16_000),
-            max_calls: 10,
         };
         change(&mut settings);
         let (sender, visitors) = mpsc::channel(8);
         let announcements = Announcements::new(StdRng::seed_from_u64(5));
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-        let table = announcements.clone();
         let tasks = TaskTracker::new();
-        let address = start(settings, sender, table, drain.clone(), stop.clone(), tasks.clone());
-        Self { address: address.await.expect("a free port"), visitors, announcements, drain, stop, tasks }
+        let lobby = Lobby {
+            visitors: sender,
+            announcements: announcements.clone(),
+            drain: drain.clone(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let door = Arc::new(door(places, lobby));
+        let address = start(settings, Arc::clone(&door)).await.expect("a free port");
+        Self { address, door, visitors, announcements, drain, stop, tasks }
     }
 
     async fn dial(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<Peer, tungstenite::Error> {
@@ -302,7 +317,7 @@ async fn strangers_the_unannounced_and_the_too_many_are_turned_away() {
     assert!(lab.dial("/media/100", &[MEDIA]).await.is_err());
 
     // Nobody to call.
-    let mut lab = Lab::open(|settings| settings.max_calls = 1).await;
+    let mut lab = Lab::with_places(1, |_| ()).await;
     let mut peer = lab.call("/media", PLAIN).await;
     let mut audio = 0;
     assert_eq!(text(&mut peer, &mut audio).await.as_deref(), Some("HANGUP"));
@@ -375,6 +390,9 @@ async fn a_channels_id_finds_no_call_and_a_server_that_drains_takes_none() {
     assert!(matches!(in_time(media.recv()).await, Some(PendingMedia::Wire(_))));
 }
 
+/// The id of a channel that waits behind a proxy, which wants to know who asks.
+const WAITS: &str = "40325ec2-5efd-4bd3-805f-53576e581d13";
+
 /// An Asterisk to connect to: `wait` is known, `taken` is in use.
 async fn asterisk() -> (SocketAddr, tokio::task::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -385,8 +403,14 @@ async fn asterisk() -> (SocketAddr, tokio::task::JoinHandle<Vec<String>>) {
             #[expect(clippy::result_large_err, reason = "the handshake's own type")]
             let agree = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
                 let offered = request.headers().get("sec-websocket-protocol").cloned();
+                let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
                 let status = match request.uri().path() {
-                    "/media/wait" if offered.as_ref().is_some_and(|name| name == "media") => {
+                    path if path == format!("/media/{WAITS}") && shown != Some("Basic cGJ4MTpzZWNyZXQ=") => {
+                        401
+                    }
+                    path if (path == "/media/wait" || path == format!("/media/{WAITS}"))
+                        && offered.as_ref().is_some_and(|name| name == "media") =>
+                    {
                         response.headers_mut().insert("sec-websocket-protocol", "media".parse().unwrap());
                         return Ok(response);
                     }
@@ -461,4 +485,58 @@ async fn why_there_is_no_connection_is_said() {
     let mut settings = ClientSettings::new(format!("ws://{}/media", silent.local_addr().unwrap()));
     settings.connect_timeout = Duration::from_millis(50);
     assert!(matches!(in_time(connect(&settings, "wait")).await, Err(ConnectError::Timeout(_))));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_is_fetched_by_its_id_and_has_a_place_of_the_door() {
+    let (address, served) = asterisk().await;
+    let mut lab = Lab::with_places(1, |_| ()).await;
+    let mut settings = ClientSettings::new(format!("ws://{address}/media"));
+    let connector = |settings: &ClientSettings| Connector::new(settings.clone(), Arc::clone(&lab.door));
+    let waiting = |connection: &str| Waiting {
+        connection: connection.parse().unwrap(),
+        called: "100".into(),
+        caller: Some("300".into()),
+        answer_later: false,
+    };
+    let known = waiting(WAITS);
+    let unknown = Waiting { connection: Uuid([7; 16]), ..known.clone() };
+    let refused = in_time(connector(&settings).fetch(unknown)).await;
+    assert!(matches!(refused, Err(CannotFetch::Connect(ConnectError::Unknown))), "{refused:?}");
+    let refused = in_time(connector(&settings).fetch(known.clone())).await;
+    assert!(matches!(refused, Err(CannotFetch::Connect(ConnectError::Refused(401)))), "{refused:?}");
+
+    settings.credentials = Some(("pbx1".into(), "secret".into()));
+    let connector = connector(&settings);
+    let fetched = in_time(connector.fetch(known.clone())).await.unwrap();
+    assert_eq!(fetched.channel, Some(("WebSocket/pbx/0x1".into(), "176.7".into())));
+    let mut visitor = lab.visitor().await;
+    assert_eq!((visitor.call, visitor.door), (fetched.call, DOOR));
+    assert_eq!((visitor.called.as_str(), visitor.caller.as_deref()), ("100", Some("300")));
+    assert_eq!(visitor.reference, WAITS);
+    assert!(visitor.leg.up && visitor.leg.control.is_none());
+
+    // The door has one place, whichever way a connection came.
+    let refused = in_time(connector.fetch(known.clone())).await;
+    assert!(matches!(refused, Err(CannotFetch::Full(1))), "{refused:?}");
+    assert!(lab.dial("/media/100", &[MEDIA]).await.is_err());
+    wire_of(&mut visitor).hang_up();
+    assert_eq!(in_time(served).await.unwrap().last().map(String::as_str), Some("HANGUP"));
+    lab.drain.cancel();
+    let refused = in_time(connector.fetch(known)).await;
+    assert!(matches!(refused, Err(CannotFetch::Refused(Refusal::Stopping))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_fetched_channel_that_was_dialled_with_n_is_answered_by_its_flow() {
+    let (address, _served) = asterisk().await;
+    let mut lab = Lab::open(|_| ()).await;
+    let mut settings = ClientSettings::new(format!("ws://{address}/media"));
+    settings.credentials = Some(("pbx1".into(), "secret".into()));
+    let connector = Connector::new(settings, Arc::clone(&lab.door));
+    let connection = WAITS.parse().unwrap();
+    let waiting = Waiting { connection, called: "100".into(), caller: None, answer_later: true };
+    in_time(connector.fetch(waiting)).await.unwrap();
+    let visitor = lab.visitor().await;
+    assert!(!visitor.leg.up && visitor.leg.control.is_some());
 }

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_util::task::TaskTracker;
 
 use super::protocol::Command;
 use super::session::{Heard, Session};
+use crate::pbx::door::Place;
 use crate::pbx::{Coding, PendingWire, Wire, WireEnd, WireEvent};
 use crate::web::homed::{self, WebSocket};
 
@@ -30,12 +29,8 @@ struct Parts {
     early: Vec<Message>,
     /// What the channel is told beside its audio.
     orders: Option<mpsc::Receiver<Command>>,
-    /// Its place among those the listener takes.
-    place: Option<OwnedSemaphorePermit>,
-    /// The runtime it came in by: there it waits for the far end to read the goodbye.
-    runtime: Option<Handle>,
-    /// Counts those that do.
-    tasks: Option<TaskTracker>,
+    /// Where it waits for the far end to read the goodbye.
+    place: Option<Place>,
     /// Since when nobody has read from it.
     parked_at: Instant,
 }
@@ -48,17 +43,15 @@ impl PendingSocket {
             session,
             early,
             orders: None,
-            place: None,
-            runtime: Handle::try_current().ok(),
-            tasks: None,
+            place: Place::outside(),
             parked_at: Instant::now(),
         }))
     }
 
-    /// Keeps this place until it is over, and is one of these tasks while it says goodbye.
-    pub(super) fn with_place(mut self, place: OwnedSemaphorePermit, tasks: TaskTracker) -> Self {
+    /// Keeps this place of a door until it is over.
+    pub(super) fn with_place(mut self, place: Place) -> Self {
         if let Some(parts) = &mut self.0 {
-            (parts.place, parts.tasks) = (Some(place), Some(tasks));
+            parts.place = Some(place);
         }
         self
     }
@@ -378,15 +371,15 @@ impl SocketWire {
 /// Hangs up, and reads until Asterisk has closed: a socket that is closed with something unread in it takes back
 /// what it said.
 fn goodbye(parts: Parts) {
-    let Parts { mut socket, mut session, place, runtime, tasks, .. } = parts;
+    let Parts { mut socket, mut session, place, .. } = parts;
     session.hang_up();
     let last = std::iter::from_fn(|| session.poll_text()).map(Message::text);
     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let mut last = last.chain([Message::Close(Some(frame))]).collect::<VecDeque<_>>();
     // At once, as far as the socket takes it: the server may be about to stop.
     let _later = poll_part(&mut socket, &mut last, &mut Context::from_waker(Waker::noop()));
-    let Some(runtime) = runtime else { return };
-    let farewell = async move {
+    let Some(place) = place else { return };
+    place.see_off(async move {
         // The worker's runtime may end before the far end has read it.
         if homed::rehome(&mut socket).is_err() {
             return;
@@ -400,12 +393,7 @@ fn goodbye(parts: Parts) {
         };
         // Gone is gone.
         let _gone = tokio::time::timeout(GOODBYE_LIMIT, parting).await;
-        drop(place);
-    };
-    match tasks {
-        Some(tasks) => tasks.spawn_on(farewell, &runtime),
-        None => runtime.spawn(farewell),
-    };
+    });
 }
 
 /// Writes the last messages.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::values::Network;
 
 /// Calls of Asterisk's `WebSocket` channel, which it has since 20.16, 21.11, 22.6 and 23.0. Asterisk connects to `listen` for each call
-/// it dials as `WebSocket/NAME`, where NAME is a section of its `websocket_client.conf` with `protocols = media`.
+/// it dials as `WebSocket/NAME`, where NAME is a section of its `websocket_client.conf` with `protocols = media`; or
+/// Tandem connects to `connect` for each call that waits there as `WebSocket/INCOMING`.
 /// Nothing is encrypted here: across networks that are not yours, put a proxy that does TLS in front.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +34,16 @@ pub struct AsteriskWebsocket {
     /// Number or extension whose flow answers calls that say nothing. Absent: those are refused.
     #[schemars(extend("format" = "number"), example = &"100")]
     pub number: Option<String>,
+    /// Media resource of Asterisk's web server, where calls wait that were dialled as `WebSocket/INCOMING`: Tandem
+    /// connects to the one whose connection id `POST /api/v1/connections` names. Absent: to none.
+    #[schemars(extend("format" = "media-url"), example = &"ws://127.0.0.1:8088/media")]
+    pub connect: Option<String>,
+    /// User to show there, for a proxy in front of Asterisk, which asks for none itself.
+    #[schemars(example = &"tandem")]
+    pub connect_username: Option<String>,
+    /// Environment variable that holds that user's password; with `_FILE` added to its name, the path of a file that does.
+    #[schemars(extend("format" = "variable-name"), example = &"ASTERISK_CONNECT_PASSWORD")]
+    pub connect_password_env: Option<String>,
     /// What audio is taken to be until Asterisk has said it: its name for the format. Under load, audio comes first.
     #[schemars(example = &"slin16")]
     pub format: String,
@@ -42,6 +53,9 @@ pub struct AsteriskWebsocket {
     /// The password, from `password_env`.
     #[serde(skip)]
     pub password: Option<SecretString>,
+    /// The password, from `connect_password_env`.
+    #[serde(skip)]
+    pub connect_password: Option<SecretString>,
 }
 
 impl Default for AsteriskWebsocket {
@@ -53,9 +67,13 @@ impl Default for AsteriskWebsocket {
             username: None,
             password_env: None,
             number: None,
+            connect: None,
+            connect_username: None,
+            connect_password_env: None,
             format: "slin16".into(),
             max_calls: 1_000,
             password: None,
+            connect_password: None,
         }
     }
 }

@@ -200,12 +200,13 @@ fn fill_secrets(
     {
         hep.password = password(name, true, variables, tree, "sip.trace.hep.password_env", findings);
     }
-    if let Some(door) = &mut config.asterisk_websocket
-        && let Some(name) = &door.password_env
-    {
+    if let Some(door) = &mut config.asterisk_websocket {
         // A door whose password is not known would be open or shut for all.
-        let path = "asterisk_websocket.password_env";
-        door.password = password(name, true, variables, tree, path, findings);
+        let mut of = |name: &Option<String>, path: &str| {
+            name.as_ref().and_then(|name| password(name, true, variables, tree, path, findings))
+        };
+        door.password = of(&door.password_env, "asterisk_websocket.password_env");
+        door.connect_password = of(&door.connect_password_env, "asterisk_websocket.connect_password_env");
     }
     if let Some(ari) = &mut config.ari {
         ari.password = password(&ari.password_env, false, variables, tree, "ari.password_env", findings);

@@ -300,10 +300,10 @@ impl Rules<'_> {
     fn asterisk_websocket(&mut self) {
         let Some(door) = &self.config.asterisk_websocket else { return };
         let key = |name: &str| format!("asterisk_websocket.{name}");
-        let Some(listen) = door.listen else {
-            let fix = "add listen = \"127.0.0.1:9093\"";
+        if door.listen.is_none() && door.connect.is_none() {
+            let fix = "add listen = \"127.0.0.1:9093\", or connect = \"ws://127.0.0.1:8088/media\" to connect to Asterisk";
             return self.error("asterisk_websocket", "Asterisk has nowhere to connect to", fix);
-        };
+        }
         if !FORMATS.contains(&door.format.as_str()) {
             let fix = format!("write one of {}", FORMATS.join(", "));
             self.error(&key("format"), format!("\"{}\" is no format that Tandem speaks", door.format), fix);
@@ -312,18 +312,33 @@ impl Rules<'_> {
             let fix = "write the number or extension whose flow answers";
             self.error(&key("number"), "\"*\" is no number that can be called", fix);
         }
-        match (&door.username, &door.password_env) {
-            (Some(_), None) => {
-                let fix = "add password_env = \"ASTERISK_WEBSOCKET_PASSWORD\"";
+        let listens = ("", &door.username, &door.password_env, "ASTERISK_WEBSOCKET_PASSWORD");
+        let connects =
+            ("connect_", &door.connect_username, &door.connect_password_env, "ASTERISK_CONNECT_PASSWORD");
+        for (prefix, user, password, example) in [listens, connects] {
+            let key = |name: &str| key(&format!("{prefix}{name}"));
+            if user.is_some() && password.is_none() {
+                let fix = format!("add {prefix}password_env = \"{example}\"");
                 self.error(&key("username"), "there is a user but no password", fix);
             }
-            (None, Some(_)) => {
-                self.error(&key("password_env"), "there is a password but no user", "add username");
+            if user.is_none() && password.is_some() {
+                let fix = format!("add {prefix}username");
+                self.error(&key("password_env"), "there is a password but no user", fix);
             }
-            _ => {}
+        }
+        if door.connect.is_none() && door.connect_username.is_some() {
+            let fix = "add connect = \"ws://127.0.0.1:8088/media\", or remove it";
+            self.error(&key("connect_username"), "there is nothing to show it to", fix);
+        }
+        let url = door.connect.as_deref().and_then(split_url);
+        if door.connect_username.is_some() && url.is_some_and(|url| url.scheme == "ws" && !url.is_loopback())
+        {
+            let fix = "use wss://, or keep it within a network you trust";
+            self.warning(&key("connect"), "the password travels readable", fix);
         }
         let elsewhere = |network: &super::Network| !network.0.addr().is_loopback();
-        if !listen.ip().is_loopback() && !door.allow.iter().any(elsewhere) {
+        let wide = door.listen.is_some_and(|listen| !listen.ip().is_loopback());
+        if wide && !door.allow.iter().any(elsewhere) {
             let fix = "add the PBX's address to asterisk_websocket.allow";
             self.warning(&key("listen"), "other machines can reach it, but none is let in", fix);
         }

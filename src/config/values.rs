@@ -417,6 +417,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), ValueError> {
         }),
         "url-path" => check_path(text),
         "websocket-url" => check_url(text, &["wss", "ws"], "wss://api.openai.com/v1/realtime"),
+        "media-url" => check_media_url(text),
         "http-url" => check_url(text, &["https", "http"], "https://example.com"),
         "redis-url" => check_url(text, &["redis", "rediss"], "redis://127.0.0.1:6379"),
         "store-url" => check_store_url(text),
@@ -448,6 +449,20 @@ fn check_url(text: &str, schemes: &[&str], example: &str) -> Result<(), ValueErr
         return Err(ValueError::new(message, format!("begin with {}://", schemes.join(":// or "))));
     }
     Ok(())
+}
+
+/// What is put behind it must be its path.
+fn check_media_url(text: &str) -> Result<(), ValueError> {
+    let example = "ws://127.0.0.1:8088/media";
+    check_url(text, &["ws", "wss"], example)?;
+    let odd = if text.contains(['?', '#']) {
+        "a connection id cannot be put behind a query"
+    } else if text.contains('@') {
+        "user and password have keys of their own"
+    } else {
+        return Ok(());
+    };
+    Err(ValueError::new(odd, format!("write a URL such as \"{example}\"")))
 }
 
 fn check_store_url(text: &str) -> Result<(), ValueError> {

@@ -20,6 +20,7 @@ use crate::audiosocket::codec::AudioKind;
 use crate::config::Network;
 use crate::pbx::announce::CannotExpect;
 use crate::pbx::{Announcement, Awaited, Uuid};
+use crate::routing::directory::Route;
 
 /// Body of `POST /api/v1/announcements`.
 #[derive(Debug, Deserialize)]
@@ -83,13 +84,7 @@ pub async fn withdraw(
 
 fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<Announcement, Problem> {
     let mut errors = Vec::new();
-    let route = api.dialer.route(&wanted.to).filter(|route| caller.sees(route.organization.as_deref()));
-    if route.is_none() {
-        errors.push(field("/to", "unknown", "no number of yours; its flow is what would answer"));
-    }
-    if wanted.from.as_ref().is_some_and(|from| from.is_empty() || from.len() > NUMBER_LONGEST) {
-        errors.push(field("/from", "length", "1 to 64 characters, or leave it out"));
-    }
+    let route = parties(api, caller, &wanted.to, wanted.from.as_deref(), &mut errors);
     if !(1..=TTL_MOST_S).contains(&ttl) {
         errors.push(field("/ttl_s", "range", "1 to 3600 seconds"));
     }
@@ -120,7 +115,25 @@ fn checked(api: &Api, caller: &Caller, wanted: &Announce, ttl: u64) -> Result<An
     Ok(Announcement { networks, rate: wanted.rate, organization, ..Announcement::new(who, ttl) })
 }
 
-fn field(pointer: &str, code: &'static str, message: &str) -> FieldError {
+/// Who calls whom: what answers, and what is wrong with them.
+pub(super) fn parties(
+    api: &Api,
+    caller: &Caller,
+    to: &str,
+    from: Option<&str>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Route> {
+    let route = api.dialer.route(to).filter(|route| caller.sees(route.organization.as_deref()));
+    if route.is_none() {
+        errors.push(field("/to", "unknown", "no number of yours; its flow is what would answer"));
+    }
+    if from.is_some_and(|from| from.is_empty() || from.len() > NUMBER_LONGEST) {
+        errors.push(field("/from", "length", "1 to 64 characters, or leave it out"));
+    }
+    route
+}
+
+pub(super) fn field(pointer: &str, code: &'static str, message: &str) -> FieldError {
     FieldError { pointer: pointer.to_owned(), code, message: message.to_owned() }
 }
 

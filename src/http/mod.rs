@@ -30,6 +30,7 @@ pub mod announcements;
 pub mod ari;
 pub mod auth;
 pub mod calls;
+pub mod connections;
 pub mod costs;
 pub mod dial;
 pub mod docs;
@@ -76,6 +77,8 @@ pub struct Api {
     pub phones: Box<dyn ManagePhones>,
     /// Who is expected at the doors of the PBX.
     pub announcements: crate::pbx::Announcements,
+    /// Fetches calls that wait at Asterisk; `None` when it is not configured where.
+    pub connector: Option<crate::chan_websocket::connector::Connector>,
     /// What assistants can do.
     pub tools: crate::tools::registry::Registry,
     /// The text of `/metrics`.
@@ -265,6 +268,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/calls/{id}/pcap", get(trace::capture))
         .route("/announcements", post(announcements::announce))
         .route("/announcements/{key}", delete(announcements::withdraw))
+        .route("/connections", post(connections::connect))
         .route("/costs", get(costs::sums))
         .route("/events", get(feed::socket::events))
         .route("/ws-tickets", post(system::ws_ticket))

@@ -1,11 +1,8 @@
 //! The media of a PBX leg on its worker: a stream of samples and the wire it flows over, or RTP.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::time::Sleep;
 
 use super::{PcmStream, PendingMedia, PendingWire, Wire, WireEnd, WireEvent};
 use crate::audio::{AudioError, Codec};
@@ -13,6 +10,7 @@ use crate::event::Quality;
 use crate::rtp::media::{MediaSignal, RtpMedia};
 use crate::rtp::pacer::{Pacer, Ticket};
 use crate::rtp::playout::PlayoutEvent;
+use crate::rtp::timer::Timer;
 use crate::rtp::{DtmfMethod, ItemKey, PlayError, PlayedItem, StreamEvent};
 
 /// What media is made with.
@@ -222,8 +220,7 @@ pub(super) struct PcmMedia {
     stream: PcmStream,
     wire: Box<dyn Wire>,
     ticket: Ticket,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
+    timer: Timer,
     payload: Vec<u8>,
     out: Vec<u8>,
     /// What was sent of a tick that carried none, or more than one slot: for the recording.
@@ -243,8 +240,7 @@ impl PcmMedia {
             stream,
             wire,
             ticket: pacer.join(),
-            timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
-            armed: None,
+            timer: Timer::new(),
             payload: Vec::new(),
             out: Vec::new(),
             sent: None,
@@ -346,21 +342,6 @@ impl PcmMedia {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
         let stream = self.stream.next_timeout();
         let next = self.wire.next_timeout().map_or(stream, |wire| wire.min(stream));
-        // Every payload moves the deadline a little; the timer is set anew only when it must fire earlier, or has
-        // fired.
-        if self.armed.is_none_or(|armed| next < armed) {
-            self.timer.as_mut().reset(next.into());
-            self.armed = Some(next);
-        }
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            let now = Instant::now();
-            if now >= next {
-                self.armed = None;
-                return Poll::Ready(now);
-            }
-            self.timer.as_mut().reset(next.into());
-            self.armed = Some(next);
-        }
+        self.timer.poll(cx, next)
     }
 }

@@ -14,6 +14,7 @@
 pub mod announce;
 pub mod coding;
 pub mod control;
+pub mod door;
 pub mod leg;
 pub mod media;
 pub mod stream;
@@ -24,6 +25,7 @@ pub mod wire;
 pub use announce::{Announcement, Announcements, Awaited};
 pub use coding::Coding;
 pub use control::{ChannelEvent, Control, Departure, Exit, Originate, OutgoingChannel};
+pub use door::{Door, Lobby};
 pub use leg::{DetachedPbxLeg, PbxLeg, PbxSignal};
 pub use media::PbxSettings;
 pub use stream::PcmStream;

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
 use super::{ChannelEvent, Control, PendingWire};
-use crate::id::LegId;
+use crate::id::{CallId, LegId};
 use crate::rtp::media::DetachedMedia;
 
 /// A caller at one of the PBX's doors, not yet anybody's call. Dropped, the parts of the leg hang up.
 #[derive(Debug)]
 pub struct Visitor {
+    /// What the call will be called, if it becomes one.
+    pub call: CallId,
     /// The door, as the record and the metrics name it: `audiosocket`, `asterisk_websocket`, `ari`.
     pub door: &'static str,
     /// Whom they called: an E.164 number or an extension, as the PBX has it.

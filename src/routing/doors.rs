@@ -17,7 +17,6 @@ use crate::call::ledger::Ledger;
 use crate::call::transfer::Reach;
 use crate::call::{Call, Frame};
 use crate::event::{CallCreated, CallEvent, CallEventKind, Direction, Disposition};
-use crate::id::CallId;
 use crate::pbx::{PbxLeg, PbxSettings, Visitor};
 use crate::sip::message::StatusCode;
 use crate::sip::profile::Profile;
@@ -51,7 +50,7 @@ async fn admit(exchange: Arc<Exchange>, settings: PbxSettings, visitor: Visitor)
     if exchange.draining() {
         return refused(&exchange, settings, visitor, CONGESTION);
     }
-    let id = CallId::fresh();
+    let id = visitor.call;
     let span = info_span!("call", %id, leg = %visitor.leg.id, trunk = visitor.door);
     let directory = exchange.directory.now();
     let route = directory.route(&visitor.called);

@@ -4,18 +4,17 @@
 //! a timeout means is decided in the stream.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
-use tokio::time::Sleep;
 
 use super::pacer::{Pacer, Ticket};
 use super::ports::{PortGuard, PortPair};
 use super::srtp::MAX_OVERHEAD;
 use super::stream::{Stream, StreamEvent};
+use super::timer::Timer;
 
 /// What media tells its owner.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +44,7 @@ pub struct RtpMedia {
     /// `None` while packets are relayed.
     ticket: Option<Ticket>,
     pacer: Pacer,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
+    timer: Timer,
     packet: Vec<u8>,
     datagram: Box<[u8]>,
     /// Turns between sockets and grid, so that a flood of packets cannot starve the slots.
@@ -67,8 +65,7 @@ impl RtpMedia {
             rtcp: UdpSocket::from_std(ports.rtcp)?,
             ticket: Some(pacer.join()),
             pacer: pacer.clone(),
-            timer: Box::pin(tokio::time::sleep_until(tokio::time::Instant::now())),
-            armed: None,
+            timer: Timer::new(),
             packet: Vec::with_capacity(256 + MAX_OVERHEAD),
             datagram: vec![0; LARGEST_DATAGRAM].into_boxed_slice(),
             reads_left: READS_A_TURN,
@@ -236,22 +233,7 @@ impl RtpMedia {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
         let Some(next) = self.stream.next_timeout() else { return Poll::Pending };
-        // Every packet moves the deadline a little; the timer is set anew only when it must fire earlier,
-        // or has fired.
-        if self.armed.is_none_or(|armed| next < armed) {
-            self.timer.as_mut().reset(next.into());
-            self.armed = Some(next);
-        }
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            let now = Instant::now();
-            if now >= next {
-                self.armed = None;
-                return Poll::Ready(now);
-            }
-            self.timer.as_mut().reset(next.into());
-            self.armed = Some(next);
-        }
+        self.timer.poll(cx, next)
     }
 
     fn send_report(&mut self, now: Instant) {

@@ -27,6 +27,7 @@ pub mod slots;
 pub mod srtp;
 pub mod stream;
 pub mod timeline;
+pub mod timer;
 
 pub use dtmf::{DtmfError, DtmfMethod};
 pub use histogram::Histogram;

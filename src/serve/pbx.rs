@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ari::{AriHandle, MediaParts};
+use crate::chan_websocket::client::ClientSettings;
+use crate::chan_websocket::connector::Connector;
 use crate::config::Config;
-use crate::pbx::{Announcements, PbxSettings, Visitor};
+use crate::pbx::{Announcements, Lobby, PbxSettings, Visitor};
 use crate::routing::doors;
 use crate::routing::outbound::PbxOut;
 use crate::routing::switchboard::Exchange;
@@ -22,23 +24,20 @@ use crate::{ari, audiosocket, chan_websocket};
 
 /// The doors, and who has come in by them.
 pub(super) struct Doors {
-    /// Who is expected.
-    pub announcements: Announcements,
+    /// Where they lead.
+    pub lobby: Lobby,
     /// What media of their legs is made with.
     pub settings: PbxSettings,
     /// Where AudioSocket connections come in.
     pub audiosocket: Option<SocketAddr>,
     /// Where WebSocket media comes in.
     pub websocket: Option<SocketAddr>,
+    /// Fetches calls that wait at Asterisk for a WebSocket.
+    pub connector: Option<Connector>,
     /// The PBX that is controlled.
     pub ari: Option<AriHandle>,
     /// Until they are admitted.
     waiting: Option<mpsc::Receiver<Visitor>>,
-    /// No new calls.
-    drain: CancellationToken,
-    /// Nor media of those that are there.
-    stop: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Doors {
@@ -50,55 +49,42 @@ impl Doors {
         let (visitors, waiting) = mpsc::channel(VISITORS);
         let announcements = Announcements::new(StdRng::from_rng(&mut rand::rng()));
         let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let door = || (visitors.clone(), announcements.clone(), drain.clone(), stop.clone(), tasks.clone());
+        let lobby = Lobby { visitors, announcements, drain, stop, tasks };
         let audiosocket = match &config.audiosocket {
             Some(section) => {
-                let (visitors, announcements, drain, stop, tasks) = door();
-                let settings = audiosocket::server::Settings::from(section);
-                let open =
-                    audiosocket::server::start(settings, visitors, announcements, drain, stop, tasks).await;
+                let open = audiosocket::server::start(section.into(), lobby.clone()).await;
                 Some(open.with_context(|| busy("audiosocket.listen", section.listen))?)
             }
             None => None,
         };
-        let section = config.asterisk_websocket.as_ref();
-        let websocket = match section.and_then(chan_websocket::server::Settings::of) {
-            Some(settings) => {
-                let (visitors, announcements, drain, stop, tasks) = door();
+        let (mut websocket, mut connector) = (None, None);
+        if let Some(section) = &config.asterisk_websocket {
+            let door = Arc::new(chan_websocket::door(section.max_calls as usize, lobby.clone()));
+            connector =
+                ClientSettings::of(section).map(|settings| Connector::new(settings, Arc::clone(&door)));
+            if let Some(settings) = chan_websocket::server::Settings::of(section) {
                 let listen = settings.listen;
-                let open =
-                    chan_websocket::server::start(settings, visitors, announcements, drain, stop, tasks)
-                        .await;
-                Some(open.with_context(|| busy("asterisk_websocket.listen", listen))?)
+                let open = chan_websocket::server::start(settings, door).await;
+                websocket = Some(open.with_context(|| busy("asterisk_websocket.listen", listen))?);
             }
-            None => None,
-        };
+        }
         let ari = match &config.ari {
             Some(section) => {
+                let Lobby { visitors, announcements, drain, tasks, .. } = lobby.clone();
                 let parts = MediaParts {
-                    audiosocket: audiosocket.map(|door| (announcements.clone(), door.port())),
+                    audiosocket: audiosocket.map(|door| (announcements, door.port())),
                     ports: ports.clone(),
                     websocket: None,
                 };
                 let settings = ari::Settings::of(config, section).map_err(anyhow::Error::msg)?;
-                let open = ari::start(settings, parts, visitors.clone(), drain.clone(), &tasks);
+                let open = ari::start(settings, parts, visitors, drain, &tasks);
                 Some(open.map_err(anyhow::Error::msg)?)
             }
             None => None,
         };
         let settings =
             PbxSettings { playout_limit: config.media.max_playout, inband_dtmf: config.media.inband_dtmf };
-        Ok(Self {
-            announcements,
-            settings,
-            audiosocket,
-            websocket,
-            ari,
-            waiting: Some(waiting),
-            drain,
-            stop,
-            tasks,
-        })
+        Ok(Self { lobby, settings, audiosocket, websocket, connector, ari, waiting: Some(waiting) })
     }
 
     /// The way out over channels of the PBX, where it is configured.
@@ -112,20 +98,22 @@ impl Doors {
     pub fn admit(&mut self, exchange: &Arc<Exchange>, admissions: &TaskTracker) {
         if let Some(waiting) = self.waiting.take() {
             let exchange = Arc::clone(exchange);
-            tokio::spawn(doors::run(exchange, self.settings.clone(), waiting, admissions.clone()));
+            let run = doors::run(exchange, self.settings.clone(), waiting, admissions.clone());
+            // Ways in may be held by who will not use them any more.
+            tokio::spawn(self.lobby.stop.clone().run_until_cancelled_owned(run));
         }
     }
 
     /// Lets no new call in any more; who is in stays, and their legs still get media.
     pub fn shut(&self) {
-        self.drain.cancel();
+        self.lobby.drain.cancel();
     }
 
     /// Closes the doors for good, and waits until the PBX knows that every call is over, at most for `patience`.
     pub async fn settle(&self, patience: Duration) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+        self.lobby.stop.cancel();
+        self.lobby.tasks.close();
+        if tokio::time::timeout(patience, self.lobby.tasks.wait()).await.is_err() {
             tracing::warn!("a door of the PBX did not close in time");
         }
     }

@@ -1,9 +1,11 @@
 //! Whole calls through `[asterisk_websocket]`: the far end is the simulator's channel of `chan_websocket`.
 
 use futures_util::future::join_all;
+use serde_json::json;
 use tandem::config::AsteriskWebsocket;
 use tandem::event::Disposition;
 use tandem::pbx::Coding;
+use tandem::simulate::asterisk::ari::{Asterisk, Settings as Pbx};
 use tandem::simulate::asterisk::websocket::{
     ConnectError, Fault, How, Report, Setup as Channel, WebSocketCall,
 };
@@ -317,5 +319,79 @@ async fn only_who_may_come_in_does() {
     let call = WebSocketCall::connect(&format!("ws://{address}/media/999"), login("change-me")).await;
     let report = ended(&call.expect("let in")).await;
     assert_eq!(report.ended, Some(How::ToldToHangUp));
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_waits_is_fetched_when_its_connection_id_is_told() {
+    let pbx = Asterisk::start(Pbx::default()).await.expect("it listens");
+    let connect = Some(pbx.media_url());
+    let resources = r#"
+[[number]]
+organization = "acme"
+number = "600"
+flow = [{ step = "answer" }, { step = "wait", seconds = 1 }, { step = "hangup" }]
+"#
+    .to_owned();
+    let setup = Setup { resources, ..Setup::default().greeting("Good morning.").speech("tone:440") };
+    let lab = Lab::open(
+        PORTS,
+        setup.configure(|config| {
+            config.asterisk_websocket = Some(AsteriskWebsocket { connect, ..AsteriskWebsocket::default() });
+        }),
+    )
+    .await;
+    assert_eq!(lab.server.asterisk_websocket_address(), None, "nobody asked to listen");
+    let token = lab.token().await;
+    let fetch = async |id: &str, to: &str| {
+        let body = json!({"connection_id": id, "to": to, "from": "+15550177321"}).to_string();
+        lab.http("POST", "/api/v1/connections", &token, &body).await
+    };
+
+    // What is wrong is said, and nothing is asked of the PBX.
+    let (status, told) = fetch("../ari/asterisk/info", "999").await;
+    assert_eq!(status, 422, "{told}");
+    let wrong: Vec<_> = told["errors"].as_array().expect("all of it").iter().collect();
+    assert_eq!(wrong.len(), 2, "{told}");
+    let (status, told) = fetch("8f1c2e0a-4d0b-4c6e-9f0e-2f6a1b7c9d10", "100").await;
+    assert_eq!(status, 404, "{told}");
+
+    let call = pbx.incoming_media(Channel::of(Coding::Linear(24_000)));
+    let (status, told) = fetch(call.connection(), "100").await;
+    assert_eq!(status, 201, "{told}");
+    let (status, again) = fetch(call.connection(), "100").await;
+    assert_eq!(status, 409, "{again}");
+    // The service says four seconds of 440 Hz.
+    let heard = call.person().until(|tape| loud_ms(&tape.pcm, tape.rate.max(8_000)) > 2_500);
+    assert!(in_time("the greeting was heard", heard).await);
+    call.say(tone(1000.0, 8000.0, 2500), 24_000);
+    in_time("it was said", call.person().said()).await;
+    lab.service_until("the caller has been heard", |report| report.entries.len() > 3).await;
+    let tape = call.person().tape();
+    call.hang_up();
+    let report = ended(&call).await;
+    assert_eq!(report.ended, Some(How::HungUp));
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+    let first = tape.pcm.iter().position(|s| s.unsigned_abs() > 4000).expect("the tone");
+    let level = decibels(amplitude(&tape.pcm[first + 12_000..][..24_000], tape.rate, 440.0), 8000.0);
+    assert!(level.abs() < 1.0, "440 Hz was heard {level} dB from its level");
+    let (record, _) = lab.record().await;
+    assert_eq!(told["call"], json!(record.id.to_string()));
+    assert_eq!((record.to.as_str(), record.from.as_str()), ("100", "+15550177321"));
+    assert_eq!(record.trunk.as_deref(), Some("asterisk_websocket"));
+    assert_eq!(record.organization.as_deref(), Some("acme"));
+    let said = lab.ears.pcm(1);
+    let first = said.iter().position(|s| s.unsigned_abs() > 4000).expect("the caller");
+    let (loud, _) = sine(&said[first + 12_000..first + 36_000], 1000.0);
+    let level = decibels(loud, 8000.0);
+    assert!(level.abs() < 1.0, "1000 Hz reached the service {level} dB from its level");
+    // It is over.
+    assert_eq!(fetch(call.connection(), "100").await.0, 404);
+
+    // A flow that hangs up.
+    let call = pbx.incoming_media(Channel::default().json());
+    assert_eq!(fetch(call.connection(), "600").await.0, 201);
+    assert_eq!(ended(&call).await.ended, Some(How::ToldToHangUp));
+    lab.closed(2).await;
     lab.close().await;
 }

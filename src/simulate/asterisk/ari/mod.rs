@@ -213,7 +213,7 @@ impl Asterisk {
         format!("http://{}/ari", self.shared.addr)
     }
 
-    /// What to put into `asterisk_websocket.url`.
+    /// What to put into `asterisk_websocket.connect`.
     pub fn media_url(&self) -> String {
         format!("ws://{}/media", self.shared.addr)
     }
@@ -283,7 +283,8 @@ impl Asterisk {
         let person = setup.person.clone().unwrap_or_else(Person::new);
         let id = self.shared.with(State::fresh_id);
         let (call, slot) = WebSocketCall::incoming(&id, setup, person.clone(), person);
-        self.shared.lock().waiting.insert(call.connection().to_owned(), slot);
+        let waiting = state::Waiting { slot: Some(slot), done: call.done() };
+        self.shared.lock().waiting.insert(call.connection().to_owned(), waiting);
         call
     }
 

@@ -239,8 +239,9 @@ async fn media(shared: &Arc<Shared>, connection: &str, stream: TcpStream) {
 
 fn take(shared: &Arc<Shared>, connection: &str) -> Result<Slot, StatusCode> {
     shared.with(|state| {
-        if let Some(slot) = state.waiting.remove(connection) {
-            return Ok(slot);
+        state.waiting.retain(|_, waiting| !*waiting.done.borrow());
+        if let Some(waiting) = state.waiting.get_mut(connection) {
+            return waiting.slot.take().ok_or(StatusCode::CONFLICT);
         }
         let found = state.channels.values_mut().find(|channel| is_behind(&channel.behind, connection));
         match found.map(|channel| &mut channel.behind) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::port::{Port, Spy};
@@ -130,11 +130,19 @@ pub(super) struct State {
     pub apps: HashMap<String, App>,
     /// Every id there ever was: a 404 for one of these is a race, for others a mistake.
     pub known: HashSet<String>,
-    /// WebSocket channels of the dialplan that wait for the application.
-    pub waiting: HashMap<String, Slot>,
+    /// WebSocket channels of the dialplan, and where the application's connection is waited for.
+    pub waiting: HashMap<String, Waiting>,
     pub fates: HashMap<String, AppliedFate>,
     pub report: Report,
     pub counter: u64,
+}
+
+/// A WebSocket channel of the dialplan's.
+pub(super) struct Waiting {
+    /// `None`: somebody is connected.
+    pub slot: Option<Slot>,
+    /// The channel is no more.
+    pub done: watch::Receiver<bool>,
 }
 
 /// What a request is answered.
