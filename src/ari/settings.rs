@@ -113,7 +113,7 @@ impl Settings {
 }
 
 /// Our address as the PBX sees it.
-fn media_host(config: &Config, ari: &Ari) -> String {
+pub fn media_host(config: &Config, ari: &Ari) -> String {
     if let Some(host) = &ari.media_host {
         return host.clone();
     }

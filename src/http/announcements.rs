@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::Api;
@@ -28,7 +28,8 @@ use crate::routing::directory::Route;
 pub struct Announce {
     /// The number or extension whose flow answers.
     to: String,
-    /// The caller's number or extension.
+    /// The caller's number or extension. Empty, as a dialplan writes a number that is withheld: not said.
+    #[serde(default, deserialize_with = "said")]
     from: Option<String>,
     /// The UUID that will come; absent: a new one.
     key: Option<String>,
@@ -127,10 +128,15 @@ pub(super) fn parties(
     if route.is_none() {
         errors.push(field("/to", "unknown", "no number of yours; its flow is what would answer"));
     }
-    if from.is_some_and(|from| from.is_empty() || from.len() > NUMBER_LONGEST) {
-        errors.push(field("/from", "length", "1 to 64 characters, or leave it out"));
+    if from.is_some_and(|from| from.len() > NUMBER_LONGEST) {
+        errors.push(field("/from", "length", "at most 64 characters, or leave it out"));
     }
     route
+}
+
+/// Text that is not empty.
+pub(super) fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(|text: &String| !text.is_empty()))
 }
 
 pub(super) fn field(pointer: &str, code: &'static str, message: &str) -> FieldError {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::announcements::{field, parties};
+use super::announcements::{field, parties, said};
 use super::auth::Caller;
 use super::problem::Problem;
 use crate::chan_websocket::client::ConnectError;
@@ -27,7 +27,8 @@ pub struct Connect {
     connection_id: String,
     /// The number or extension whose flow answers.
     to: String,
-    /// The caller's number or extension.
+    /// The caller's number or extension. Empty: not said.
+    #[serde(default, deserialize_with = "said")]
     from: Option<String>,
     /// Who answers the channel.
     #[serde(default)]

@@ -240,6 +240,11 @@ async fn announced_calls_reach_whom_they_are_for_and_strangers_nobody() {
     // Whoever has seen the UUID cannot use it again.
     let again = AudioSocketCall::connect(door, uuid, Far::default()).await.expect("the door is open");
     assert_eq!(again.ended().await.ended, Some(How::ServerHungUp));
+
+    // A dialplan writes a caller who withholds the number so; the call is announced all the same.
+    let body = json!({"to": "500", "from": ""}).to_string();
+    let (status, answer) = lab.http("POST", "/api/v1/announcements", &token, &body).await;
+    assert_eq!(status, 201, "{answer}");
     lab.close_without_violations().await;
 }
 

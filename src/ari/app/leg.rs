@@ -33,6 +33,8 @@ pub(super) enum End {
     Gone(Departure),
     /// As [`End::Gone`], but the PBX must be asked to hang up.
     Drop(Departure),
+    /// As [`End::Drop`], but the caller goes on in the dialplan, which is told that nobody kept them.
+    PassOn(Departure),
     /// It goes on without us.
     Left,
 }

@@ -151,7 +151,8 @@ impl App {
         }
     }
 
-    /// Takes nobody in any more: who comes goes on in the dialplan. Who is in stays.
+    /// Takes nobody in any more: who comes goes on in the dialplan. Who is in stays, and goes on there too when cut off
+    /// by cause 41.
     pub fn close(&mut self) {
         self.closed = true;
     }
@@ -264,8 +265,11 @@ impl App {
     pub fn command(&mut self, now: Instant, id: LegId, command: Command) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if let Command::HangUp(cause) = command {
-            let reason = "hung up".to_owned();
-            return self.over(now, id, End::Drop(Departure { cause, reason, by_peer: false }));
+            let departure = Departure { cause, reason: "hung up".to_owned(), by_peer: false };
+            // Whom a server that stops cuts off goes on in the dialplan, as by the other doors.
+            let cut = self.closed && cause == TEMPORARY_FAILURE && leg.origin == Origin::Caller;
+            let end = if cut { End::PassOn(departure) } else { End::Drop(departure) };
+            return self.over(now, id, end);
         }
         leg.command(now, command);
         self.advance(now, id);
@@ -563,6 +567,10 @@ impl App {
                 self.doom(now, leg.channel, Thing::Channel(departure.cause));
                 self.desk.tell(id, ChannelEvent::Gone(departure));
             }
+            End::PassOn(departure) => {
+                self.pass_on(now, leg.channel);
+                self.desk.tell(id, ChannelEvent::Gone(departure));
+            }
             End::Left => {
                 self.departed.insert(leg.channel, now);
                 self.desk.tell(id, ChannelEvent::Left);
@@ -587,6 +595,8 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// Q.850; what a server that stops ends calls with.
+const TEMPORARY_FAILURE: u16 = 41;
 /// An answer that did not come may mean that the PBX is about to do what it was asked.
 const UNCERTAIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -636,6 +636,35 @@ fn once_closed_who_comes_goes_on_in_the_dialplan_and_who_is_in_stays() {
     assert!(world.app.is_idle());
 }
 
+#[test]
+fn whom_a_server_that_stops_cuts_off_goes_on_in_the_dialplan() {
+    let mut world = World::new(Orphans::Adopt);
+    let cut = world.caller();
+    world.command(cut, Command::Answer);
+    world.settle();
+    assert!(world.pbx.bridged("1.7"));
+    world.app.close();
+    world.command(cut, Command::HangUp(41));
+    world.settle();
+    assert_eq!(world.pbx.variables, ["1.7 TANDEMSTATUS=CLOSED"]);
+    assert_eq!(world.pbx.continued, [("1.7".to_owned(), String::new())]);
+    assert!(matches!(world.told(cut), [.., ChannelEvent::Gone(gone)] if gone.cause == 41));
+    assert!(world.app.is_idle());
+    world.nothing_is_left();
+
+    // Whom we called has no dialplan of their own; and a call that fails while we stay is hung up.
+    let mut world = World::new(Orphans::Adopt);
+    let failed = world.caller();
+    let called = world.app.originate(world.now, call());
+    world.act();
+    world.settle();
+    world.command(failed, Command::HangUp(41));
+    world.app.close();
+    world.command(called, Command::HangUp(41));
+    world.settle();
+    assert!(world.pbx.continued.is_empty() && world.pbx.channels.is_empty());
+}
+
 fn call() -> Outgoing {
     let timeout = Duration::from_secs(30);
     Outgoing { endpoint: "PJSIP/x".into(), caller: None, timeout, variables: vec![] }

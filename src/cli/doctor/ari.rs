@@ -10,7 +10,7 @@ use super::Check;
 use crate::ari::client::Client;
 use crate::ari::model::{Info, Module};
 use crate::ari::request::{Outcome, Request};
-use crate::ari::settings::{Access, Settings};
+use crate::ari::settings::{self, Access};
 use crate::config::values::split_url;
 use crate::config::{Ari, AriMedium, Config};
 use crate::telemetry::for_terminal;
@@ -73,11 +73,7 @@ fn media_host(config: &Config, ari: &Ari, medium: AriMedium) -> Check {
     if medium == AriMedium::Websocket {
         return Check::ok(id, "we connect to the PBX for audio");
     }
-    let host = match Settings::of(config, ari) {
-        Ok(settings) => settings.media_host,
-        // The password is another check's.
-        Err(_) => ari.media_host.clone().unwrap_or_default(),
-    };
+    let host = settings::media_host(config, ari);
     let local = split_url(&ari.url).is_some_and(|url| url.is_loopback());
     let bare = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host);
     let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
