@@ -704,7 +704,8 @@ fn outcome(hang_up: &HangUp) -> TargetOutcome {
 
 fn q850(hang_up: &HangUp) -> Option<u16> {
     let causes = hang_up.failure.as_ref().map(|failure| failure.causes.as_slice()).unwrap_or_default();
-    causes.iter().find(|reason| reason.protocol.eq_ignore_ascii_case("Q.850"))?.cause
+    let said = causes.iter().find(|reason| reason.protocol.eq_ignore_ascii_case("Q.850"));
+    said.and_then(|reason| reason.cause).or(hang_up.cause_code)
 }
 
 fn redirects(hang_up: &HangUp) -> Vec<Uri> {

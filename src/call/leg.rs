@@ -15,6 +15,7 @@ use crate::pbx::{Departure, DetachedPbxLeg, Exit, PbxLeg, PbxSignal};
 use crate::rtp::pacer::Pacer;
 use crate::rtp::{ItemKey, PlayedItem};
 use crate::sip::cause::{goodbye_across, reason_across};
+use crate::sip::header::cause::status_for_cause;
 use crate::sip::leg::{DetachedLeg, HangUp, HangUpCause, LegSignal, SipLeg};
 use crate::sip::message::StatusCode;
 use crate::sip::ua::{HangupReason, Referral, TransferNews};
@@ -350,41 +351,21 @@ fn poll_pbx(leg: &mut PbxLeg, cx: &mut Context<'_>) -> Poll<LegSignal> {
             tracing::info!(%reason, "the channel stays");
             LegSignal::Transferring(TransferNews::Done(StatusCode::TEMPORARILY_UNAVAILABLE.get()))
         }
-        PbxSignal::Gone(departure) => LegSignal::HungUp(hang_up(departure)),
+        PbxSignal::Gone(departure) => LegSignal::HungUp(hang_up(departure, leg.is_established())),
     })
 }
 
-fn hang_up(departure: Departure) -> HangUp {
-    let cause = match (departure.by_peer, departure.cause) {
-        (false, _) => HangUpCause::Lost,
-        (true, 16 | 31) => HangUpCause::Peer,
-        (true, _) => HangUpCause::Refused,
+/// How a channel's end looks to a call. A channel that was `answered` ended well if its party ended it, with whatever
+/// cause; one that was not is refused or given up, with the status that says so (RFC 3398 section 7.2.4.1).
+fn hang_up(departure: Departure, answered: bool) -> HangUp {
+    let Departure { cause: code, reason, by_peer } = departure;
+    let (cause, status) = match (by_peer, answered) {
+        (true, true) => (HangUpCause::Peer, StatusCode::OK),
+        (true, false) => (HangUpCause::Refused, status_for_cause(code)),
+        (false, _) => (HangUpCause::Lost, status_for_cause(code)),
     };
-    HangUp {
-        cause,
-        status: status_of(departure.cause),
-        reason: departure.reason,
-        cause_code: Some(departure.cause),
-        retry_after: None,
-        failure: None,
-    }
-}
-
-/// The SIP status that fits a Q.850 cause (RFC 3398 section 7.2.4.1).
-fn status_of(cause: u16) -> u16 {
-    match cause {
-        16 | 31 => 200,
-        1..=3 => 404,
-        17 => 486,
-        18 => 408,
-        19 | 20 => 480,
-        21 => 403,
-        22 => 410,
-        27 => 502,
-        28 => 484,
-        34 | 38 | 41 | 42 | 47 => 503,
-        _ => 500,
-    }
+    let status = status.get();
+    HangUp { cause, status, reason, cause_code: Some(code), retry_after: None, failure: None }
 }
 
 /// A leg that is tied to no thread. Dropped, it hangs up.
@@ -404,5 +385,40 @@ impl Detached {
             Self::Sip(leg) => leg.attach(pacer).inspect_err(|error| lost(error)).ok().map(Leg::from),
             Self::Pbx(leg) => leg.attach(pacer).inspect_err(|error| lost(error)).ok().map(Leg::from),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(cause: u16, by_peer: bool, answered: bool) -> (HangUpCause, u16) {
+        let hang_up = hang_up(Departure { cause, reason: "x".to_owned(), by_peer }, answered);
+        assert_eq!((hang_up.reason.as_str(), hang_up.cause_code), ("x", Some(cause)));
+        (hang_up.cause, hang_up.status)
+    }
+
+    #[test]
+    fn a_channel_that_was_never_answered_has_no_200() {
+        let refused = [(1, 404), (16, 487), (17, 486), (18, 408), (19, 480), (21, 403), (31, 480), (99, 500)];
+        for (cause, status) in refused {
+            assert_eq!(ended(cause, true, false), (HangUpCause::Refused, status), "{cause}");
+        }
+        for (cause, status) in [(3, 404), (27, 502), (34, 503), (41, 503), (44, 503)] {
+            assert_eq!(ended(cause, false, false), (HangUpCause::Lost, status), "{cause}");
+        }
+        for cause in 0..=127 {
+            for by_peer in [true, false] {
+                assert!(ended(cause, by_peer, false).1 >= 400, "{cause}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_was_answered_and_goes_has_hung_up_whatever_the_cause() {
+        for cause in [16, 17, 19, 21, 31, 102, 127] {
+            assert_eq!(ended(cause, true, true), (HangUpCause::Peer, 200), "{cause}");
+        }
+        assert_eq!(ended(41, false, true), (HangUpCause::Lost, 503));
     }
 }

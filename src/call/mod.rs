@@ -277,26 +277,23 @@ impl Call {
         rest
     }
 
-    /// Gives the caller their own audio back, for `span` or until they hang up.
+    /// Gives the caller their own audio back, for `span` or until they hang up: live, two slots late, so that what comes
+    /// a little late makes no gap.
     ///
     /// # Errors
     /// [`Over`].
     pub async fn echo(&mut self, span: Option<Duration>) -> Result<(), Over> {
         self.phase(Phase::InCall, Floor::None);
         let until = span.map(|span| Instant::now() + span);
-        let item = ItemKey::from("echo");
         let mut heard = Vec::new();
         loop {
             match self.next(None, until).await? {
                 Wake::Leg(LegSignal::Audio { .. }) => {
                     heard.clear();
                     self.hear(|pcm| heard.extend_from_slice(pcm));
-                    self.leg.play(&item, &heard);
+                    self.leg.play_live(&heard);
                 }
-                Wake::Deadline => {
-                    self.leg.end_item(&item);
-                    return Ok(());
-                }
+                Wake::Deadline => return Ok(()),
                 _ => {}
             }
         }
@@ -563,15 +560,18 @@ impl Call {
 
     fn hung_up(&mut self, hang_up: HangUp) {
         debug!(cause = ?hang_up.cause, status = hang_up.status, "the leg is over");
-        let (disposition, by) = match hang_up.cause {
-            HangUpCause::Peer if self.outbound => (Disposition::Completed, "callee"),
-            HangUpCause::Peer => (Disposition::Completed, "caller"),
-            HangUpCause::Cancelled => (Disposition::Cancelled, "caller"),
-            HangUpCause::Refused if hang_up.status == 486 => (Disposition::Busy, "callee"),
-            HangUpCause::Refused => (Disposition::NoAnswer, "callee"),
-            HangUpCause::MediaTimeout | HangUpCause::Lost => (Disposition::Failed, "system"),
+        let (disposition, by, status) = match hang_up.cause {
+            HangUpCause::Peer if self.outbound => (Disposition::Completed, "callee", hang_up.status),
+            // A PBX's channel may be up before its caller is answered here.
+            HangUpCause::Peer if !self.answered => (Disposition::Cancelled, "caller", GIVEN_UP),
+            HangUpCause::Peer => (Disposition::Completed, "caller", hang_up.status),
+            HangUpCause::Cancelled => (Disposition::Cancelled, "caller", hang_up.status),
+            HangUpCause::Refused if !self.outbound => (Disposition::Cancelled, "caller", GIVEN_UP),
+            HangUpCause::Refused if hang_up.status == 486 => (Disposition::Busy, "callee", hang_up.status),
+            HangUpCause::Refused => (Disposition::NoAnswer, "callee", hang_up.status),
+            HangUpCause::MediaTimeout | HangUpCause::Lost => (Disposition::Failed, "system", hang_up.status),
         };
-        self.end(Ending::new(disposition, by, hang_up.status, hang_up.reason));
+        self.end(Ending::new(disposition, by, status, hang_up.reason));
     }
 
     fn end(&mut self, ending: Ending) {
@@ -634,6 +634,8 @@ const PLAYED_AT_ONCE: Duration = Duration::from_secs(1);
 const SAMPLES_AT_ONCE: usize = crate::audio::BRIDGE_RATE as usize;
 /// A prompt may take this much longer than its length before it is given up.
 const PROMPT_SLACK: Duration = Duration::from_secs(2);
+/// Request Terminated: what a caller gets who gives up before the answer (RFC 3261 section 15.1.2).
+const GIVEN_UP: u16 = 487;
 
 /// Short prompts of our own, made once.
 #[derive(Debug, Clone)]

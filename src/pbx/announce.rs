@@ -88,6 +88,9 @@ pub enum NotExpected {
     /// It came before.
     #[error("it came once before; each announcement is good for one connection")]
     Used,
+    /// It was taken back, or was for a leg that is over or does not wait for it any more.
+    #[error("whoever announced it waits no longer")]
+    Deserted,
     /// It came from elsewhere.
     #[error("it was announced for another network")]
     WrongSource,
@@ -151,7 +154,7 @@ impl Announcements {
         }
     }
 
-    /// Expects it no longer. Whether it was expected still. A connection that comes all the same came too late.
+    /// Expects it no longer. Whether it was expected still. One that comes all the same is [`NotExpected::Deserted`].
     pub fn cancel(&self, now: Instant, key: &str) -> bool {
         self.lock().table.cancel(now, &normal(key))
     }
@@ -206,9 +209,31 @@ struct Table {
 }
 
 enum Entry {
-    Expected { announcement: Announcement, until: Instant },
-    Used { forget: Instant },
-    Expired { forget: Instant },
+    Expected {
+        announcement: Announcement,
+        until: Instant,
+    },
+    Used {
+        forget: Instant,
+    },
+    Expired {
+        forget: Instant,
+    },
+    /// Its connection may be on its way, and is not a stranger's.
+    Deserted {
+        forget: Instant,
+    },
+}
+
+impl Entry {
+    /// What becomes of an announcement that has run out: the leg of a connection that comes too late has been told.
+    fn run_out(announcement: &Announcement, now: Instant) -> Self {
+        let forget = now + REMEMBERED;
+        match announcement.who {
+            Awaited::Call { .. } => Self::Expired { forget },
+            Awaited::Leg(_) => Self::Deserted { forget },
+        }
+    }
 }
 
 impl Table {
@@ -267,10 +292,11 @@ impl Table {
         let announcement = match entry {
             Entry::Used { .. } => return Err(NotExpected::Used),
             Entry::Expired { .. } => return Err(NotExpected::Expired),
+            Entry::Deserted { .. } => return Err(NotExpected::Deserted),
             Entry::Expected { announcement, until } if *until <= now => {
                 over(&mut self.calls, &mut self.legs, announcement);
-                *entry = Entry::Expired { forget };
-                return Err(NotExpected::Expired);
+                *entry = Entry::run_out(announcement, now);
+                return self.take(now, key, source);
             }
             Entry::Expected { announcement, .. } => announcement,
         };
@@ -289,23 +315,20 @@ impl Table {
         let Some(entry) = self.entries.get_mut(key) else { return false };
         let Entry::Expected { announcement, .. } = entry else { return false };
         over(&mut self.calls, &mut self.legs, announcement);
-        // Its connection may be on its way, and is not a stranger's.
-        *entry = Entry::Expired { forget: now + REMEMBERED };
+        *entry = Entry::Deserted { forget: now + REMEMBERED };
         true
     }
 
     fn expire(&mut self, now: Instant) {
         let (calls, legs) = (&mut self.calls, &mut self.legs);
-        self.entries.retain(|_, entry| {
-            match entry {
-                Entry::Expected { announcement, until } if *until <= now => {
-                    over(calls, legs, announcement);
-                    *entry = Entry::Expired { forget: now + REMEMBERED };
-                }
-                Entry::Used { forget } | Entry::Expired { forget } if *forget <= now => return false,
-                Entry::Expected { .. } | Entry::Used { .. } | Entry::Expired { .. } => {}
+        self.entries.retain(|_, entry| match entry {
+            Entry::Expected { announcement, until } if *until <= now => {
+                over(calls, legs, announcement);
+                *entry = Entry::run_out(announcement, now);
+                true
             }
-            true
+            Entry::Used { forget } | Entry::Expired { forget } | Entry::Deserted { forget } => *forget > now,
+            Entry::Expected { .. } => true,
         });
     }
 }
@@ -405,7 +428,7 @@ mod tests {
         assert!(matches!(media.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
         table.expire(now + TTL);
         assert!(matches!(media.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
-        assert_eq!(table.take(now + TTL, "em-1", here()).err(), Some(NotExpected::Expired));
+        assert_eq!(table.take(now + TTL, "em-1", here()).err(), Some(NotExpected::Deserted));
     }
 
     #[test]
@@ -465,11 +488,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cancelled_came_too_late() {
+    fn what_was_cancelled_is_no_strangers() {
         let (table, now) = (table(), Instant::now());
         let key = table.expect(now, None, call("100")).expect("room");
         assert!(table.cancel(now, &key));
-        assert_eq!(table.take(now, &key, here()).err(), Some(NotExpected::Expired), "it is no stranger's");
+        assert_eq!(table.take(now, &key, here()).err(), Some(NotExpected::Deserted));
         table.expire(now + REMEMBERED);
         assert_eq!(table.take(now, &key, here()).err(), Some(NotExpected::Unknown));
     }

@@ -50,7 +50,7 @@ pub struct Label {
 pub enum Refusal {
     /// Nobody waits for it.
     #[error("{0}")]
-    NotExpected(#[from] NotExpected),
+    NotExpected(NotExpected),
     /// The calls are not kept up with.
     #[error("too many calls wait to be placed; try again in a second")]
     Busy,
@@ -60,6 +60,16 @@ pub enum Refusal {
     /// The server drains or stops.
     #[error("the server is shutting down and takes no new calls")]
     Stopping,
+}
+
+impl From<NotExpected> for Refusal {
+    fn from(problem: NotExpected) -> Self {
+        match problem {
+            // A caller of ARI's who hung up while their audio was put in order.
+            NotExpected::Deserted => Self::Deserted,
+            problem => Self::NotExpected(problem),
+        }
+    }
 }
 
 impl Refusal {

@@ -4,6 +4,8 @@
 //! [`PbxSignal`]s; dropping it hangs up and closes its media. A channel that is controlled may be there before its
 //! media, outlive it and get another: what is to be heard meanwhile waits.
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,14 +14,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use super::media::{DetachedMedium, Heard, Media, PbxSettings};
-use super::{ChannelEvent, Control, Departure, Exit, LegParts, PcmStream, PendingMedia, WireEnd};
+use super::media::{DetachedMedium, Heard, Idle, Media, PbxSettings};
+use super::{ChannelEvent, Control, Departure, Exit, LegParts, PendingMedia, WireEnd};
 use crate::audio::Codec;
 use crate::event::Quality;
 use crate::id::LegId;
 use crate::rtp::media::MediaSignal;
 use crate::rtp::pacer::Pacer;
 use crate::rtp::{ItemKey, PlayError, PlayedItem, StreamEvent};
+use waiting::Waiting;
 
 /// What a PBX leg tells its call. The words are those of a SIP leg's signals.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,8 +78,8 @@ pub struct PbxLeg {
     events: mpsc::Receiver<ChannelEvent>,
     coming: mpsc::Receiver<PendingMedia>,
     media: Option<Media>,
-    /// What flows over the next wire: of a wire that is gone, with all that waits in it.
-    idle: Option<Box<PcmStream>>,
+    /// What goes on over the next medium: of one that is gone, with all that waits in it.
+    idle: Option<Idle>,
     settings: PbxSettings,
     pacer: Pacer,
     signals: VecDeque<PbxSignal>,
@@ -96,16 +99,6 @@ pub struct PbxLeg {
     /// Of media that is gone.
     quality: Option<Quality>,
     over: bool,
-}
-
-/// Audio for a party whose media is not there yet.
-#[derive(Debug, Default)]
-struct Waiting {
-    items: Vec<(ItemKey, Vec<i16>, bool)>,
-    samples: usize,
-    /// Items whose late audio must not be heard any more.
-    cleared: Vec<ItemKey>,
-    paused: bool,
 }
 
 impl PbxLeg {
@@ -153,6 +146,11 @@ impl PbxLeg {
     /// The codec that is most like what is spoken, once there is media.
     pub fn codec(&self) -> Option<Codec> {
         self.media.as_ref().map(Media::codec)
+    }
+
+    /// Whether the party is or was there: [`PbxSignal::Established`] has been told, or is about to be.
+    pub fn is_established(&self) -> bool {
+        self.told
     }
 
     /// Whether the party hears us already, answered or not: nobody else makes a ringing tone for it then.
@@ -329,7 +327,8 @@ impl PbxLeg {
 
     fn attach(&mut self, media: PendingMedia) {
         self.lose_media();
-        match Media::attach(media, self.idle.take(), &self.settings, &self.pacer) {
+        let idle = self.idle.take().and_then(|idle| self.fitting(idle, &media));
+        match Media::attach(media, idle, &self.settings, &self.pacer) {
             Ok(media) => {
                 self.media = Some(media);
                 self.lost = None;
@@ -405,14 +404,20 @@ impl PbxLeg {
 
     /// The media is gone, the party perhaps not: what waits to be heard does so until other media comes.
     fn lose_media(&mut self) {
-        let Some(mut media) = self.media.take() else { return };
+        let Some(media) = self.media.take() else { return };
         self.quality = Some(media.quality());
-        let items = if media.is_wire() { Vec::new() } else { media.clear() };
-        for PlayedItem { item, played_ms, .. } in items {
-            // Other ports are other media: what was not sent is not heard, and nobody is to wait for it.
-            self.signals.push_back(PbxSignal::ItemFinished { item, played_ms });
+        self.idle = Some(media.finish());
+    }
+
+    /// What cannot go on over a medium of another kind is not heard, and nobody is to wait for it.
+    fn fitting(&mut self, mut idle: Idle, media: &PendingMedia) -> Option<Idle> {
+        if idle.fits(media) {
+            return Some(idle);
         }
-        self.idle = media.finish();
+        let items = idle.clear().into_iter();
+        let finished = |PlayedItem { item, played_ms, .. }| PbxSignal::ItemFinished { item, played_ms };
+        self.signals.extend(items.map(finished));
+        None
     }
 
     fn say_what_waited(&mut self) {
@@ -455,7 +460,7 @@ impl PbxLeg {
     pub fn clear(&mut self) -> Vec<PlayedItem> {
         let mut cleared = match (&mut self.media, &mut self.idle) {
             (Some(media), _) => media.clear(),
-            (None, Some(idle)) => idle.clear(Duration::ZERO),
+            (None, Some(idle)) => idle.clear(),
             (None, None) => self.waiting.clear(),
         };
         let all = cleared.len();
@@ -575,7 +580,7 @@ pub struct DetachedPbxLeg {
 struct Rest {
     media: Option<DetachedMedium>,
     settings: PbxSettings,
-    idle: Option<Box<PcmStream>>,
+    idle: Option<Idle>,
     waiting: Waiting,
     signals: VecDeque<PbxSignal>,
     keys: u32,
@@ -623,48 +628,6 @@ impl std::fmt::Debug for DetachedPbxLeg {
     }
 }
 
-impl Waiting {
-    fn play(&mut self, item: &ItemKey, pcm: &[i16]) -> u64 {
-        if self.cleared.contains(item) {
-            return 0;
-        }
-        let known = self.items.iter().any(|(key, ..)| key == item);
-        let room = known || self.items.len() < ITEMS_MOST;
-        let accepted = pcm.len().min(WAITING_MOST.saturating_sub(self.samples)) * usize::from(room);
-        self.samples += accepted;
-        match self.items.iter_mut().find(|(key, ..)| key == item) {
-            Some((_, waiting, _)) => waiting.extend_from_slice(&pcm[..accepted]),
-            None if room => self.items.push((item.clone(), pcm[..accepted].to_vec(), false)),
-            None => {}
-        }
-        (pcm.len() - accepted) as u64 / 24
-    }
-
-    fn end(&mut self, item: &ItemKey) {
-        self.items.iter_mut().filter(|(key, ..)| key == item).for_each(|(.., ended)| *ended = true);
-    }
-
-    fn length(&self) -> Duration {
-        Duration::from_millis(self.samples as u64 / 24)
-    }
-
-    fn clear(&mut self) -> Vec<PlayedItem> {
-        let unheard = |(item, pcm, _): (ItemKey, Vec<i16>, bool)| PlayedItem {
-            item,
-            played_ms: 0,
-            total_ms: pcm.len() as u64 / 24,
-            complete: false,
-        };
-        self.samples = 0;
-        self.paused = false;
-        let cleared: Vec<_> = std::mem::take(&mut self.items).into_iter().map(unheard).collect();
-        self.cleared.extend(cleared.iter().map(|played| played.item.clone()));
-        let old = self.cleared.len().saturating_sub(ITEMS_MOST);
-        self.cleared.drain(..old);
-        cleared
-    }
-}
-
 fn departure(end: WireEnd) -> Departure {
     match end {
         WireEnd::HungUp => Departure { cause: NORMAL_CLEARING, reason: "hung up".to_owned(), by_peer: true },
@@ -673,10 +636,6 @@ fn departure(end: WireEnd) -> Departure {
     }
 }
 
-/// Audio that may wait for media, at 24 kHz: 20 s. A greeting comes at once, and media within a moment.
-const WAITING_MOST: usize = 20 * crate::audio::BRIDGE_RATE as usize;
-/// Items that may wait for media, and that are remembered as cleared.
-const ITEMS_MOST: usize = 64;
 /// How long a channel without media waits for other media.
 const OTHER_MEDIA: Duration = Duration::from_secs(20);
 /// How long its end may follow that of its media.

@@ -10,6 +10,7 @@ use crate::event::Quality;
 use crate::rtp::media::{MediaSignal, RtpMedia};
 use crate::rtp::pacer::{Pacer, Ticket};
 use crate::rtp::playout::PlayoutEvent;
+use crate::rtp::stream::Stream;
 use crate::rtp::timer::Timer;
 use crate::rtp::{DtmfMethod, ItemKey, PlayError, PlayedItem, StreamEvent};
 
@@ -40,10 +41,10 @@ pub(super) enum Media {
 }
 
 impl Media {
-    /// `idle` is what flowed over the wire before, if there was one.
+    /// `idle` is what flowed over the medium before, if there was one and it [fits](Idle::fits).
     pub(super) fn attach(
         media: PendingMedia,
-        idle: Option<Box<PcmStream>>,
+        idle: Option<Idle>,
         settings: &PbxSettings,
         pacer: &Pacer,
     ) -> io::Result<Self> {
@@ -51,12 +52,17 @@ impl Media {
             PendingMedia::Wire(wire) => {
                 let wire = wire.attach()?;
                 let media = match idle {
-                    Some(stream) => PcmMedia::with(*stream, wire, pacer),
-                    None => PcmMedia::begin(wire, settings, pacer).map_err(io::Error::other)?,
+                    Some(Idle::Pcm(stream)) => PcmMedia::with(*stream, wire, pacer),
+                    _ => PcmMedia::begin(wire, settings, pacer).map_err(io::Error::other)?,
                 };
                 Self::Pcm(Box::new(media))
             }
-            PendingMedia::Rtp(rtp) => Self::Rtp(Box::new(rtp.attach(pacer)?)),
+            PendingMedia::Rtp(mut rtp) => {
+                if let Some(Idle::Rtp(stream)) = idle {
+                    rtp.take_over(*stream).map_err(io::Error::other)?;
+                }
+                Self::Rtp(Box::new(rtp.attach(pacer)?))
+            }
         })
     }
 
@@ -179,23 +185,80 @@ impl Media {
         }
     }
 
-    /// Whether it flows over a wire, and its stream can flow over another.
-    pub(super) fn is_wire(&self) -> bool {
-        matches!(self, Self::Pcm(_))
-    }
-
-    /// Says goodbye. What is left of a wire's media is its stream.
-    pub(super) fn finish(self) -> Option<Box<PcmStream>> {
+    /// Says goodbye. What is left can go on over another medium of its kind.
+    pub(super) fn finish(self) -> Idle {
         match self {
             Self::Pcm(pcm) => {
                 let PcmMedia { stream, mut wire, .. } = *pcm;
                 wire.hang_up();
-                Some(Box::new(stream))
+                Idle::Pcm(Box::new(stream))
             }
-            Self::Rtp(rtp) => {
-                rtp.finish();
-                None
-            }
+            Self::Rtp(rtp) => Idle::Rtp(Box::new(rtp.leave())),
+        }
+    }
+}
+
+/// A medium's stream between two media, with all that waits in it.
+pub(super) enum Idle {
+    Pcm(Box<PcmStream>),
+    Rtp(Box<Stream>),
+}
+
+impl Idle {
+    /// Whether it can go on over that medium.
+    pub(super) fn fits(&self, media: &PendingMedia) -> bool {
+        match self {
+            Self::Pcm(_) => matches!(media, PendingMedia::Wire(_)),
+            Self::Rtp(_) => matches!(media, PendingMedia::Rtp(_)),
+        }
+    }
+
+    pub(super) fn play(&mut self, item: &ItemKey, pcm24k: &[i16]) -> Result<(), PlayError> {
+        match self {
+            Self::Pcm(stream) => stream.play(item, pcm24k),
+            Self::Rtp(stream) => stream.play(item, pcm24k),
+        }
+    }
+
+    pub(super) fn end_item(&mut self, item: &ItemKey) {
+        match self {
+            Self::Pcm(stream) => stream.end_item(item),
+            Self::Rtp(stream) => stream.end_item(item),
+        }
+    }
+
+    pub(super) fn clear(&mut self) -> Vec<PlayedItem> {
+        match self {
+            Self::Pcm(stream) => stream.clear(Duration::ZERO),
+            Self::Rtp(stream) => stream.clear(),
+        }
+    }
+
+    pub(super) fn pause(&mut self) {
+        match self {
+            Self::Pcm(stream) => stream.pause(),
+            Self::Rtp(stream) => stream.pause(),
+        }
+    }
+
+    pub(super) fn resume(&mut self) {
+        match self {
+            Self::Pcm(stream) => stream.resume(),
+            Self::Rtp(stream) => stream.resume(),
+        }
+    }
+
+    pub(super) fn queued(&self) -> Duration {
+        match self {
+            Self::Pcm(stream) => stream.queued(),
+            Self::Rtp(stream) => stream.queued(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Pcm(stream) => stream.is_idle(),
+            Self::Rtp(stream) => stream.is_idle(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod control;
 pub mod door;
 pub mod leg;
 pub mod media;
+pub mod pace;
 pub mod stream;
 pub mod uuid;
 pub mod visitor;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Coding;
+use super::pace::{Pace, Quiet};
 use crate::audio::dtmf::{Detector, Edge};
 use crate::audio::{AudioError, BRIDGE_RATE, Codec, Decoder, FRAME, FRAME_SAMPLES, SampleRate};
 use crate::event::Quality;
@@ -22,9 +23,11 @@ pub struct PcmStream {
     coding: Coding,
     limit: Duration,
     decoder: Decoder,
+    /// When silence must be made up because nothing comes, and how much of it all is needed.
     timeline: Timeline,
-    /// Samples received in all, at 24 kHz: the far end's clock.
-    clock: u32,
+    pace: Pace,
+    /// Silence was made up since the last payload.
+    paused: bool,
     inband: Option<Detector>,
     edges: Vec<Edge>,
     /// 24 kHz, not yet taken.
@@ -72,7 +75,8 @@ impl PcmStream {
             limit,
             decoder: Decoder::new(codec)?,
             timeline: Timeline::new(now),
-            clock: 0,
+            pace: Pace::new(now),
+            paused: false,
             inband: inband.then(|| Detector::new(SampleRate::HZ_24000)),
             edges: Vec::new(),
             audio: Vec::new(),
@@ -118,33 +122,28 @@ impl PcmStream {
             self.counts.max_gap = self.counts.max_gap.max(now.saturating_duration_since(last));
         }
         self.counts.received += 1;
-        match self.coding.bytes_in(LONGEST) {
-            None => self.decode(now, payload),
-            Some(most) => {
-                let whole =
-                    if matches!(self.coding, Coding::Linear(_)) { payload.len() & !1 } else { payload.len() };
-                let payload = &mut payload[..whole];
-                if matches!(self.coding, Coding::Linear(_)) {
-                    // The decoder reads the network's order.
-                    payload.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
-                }
-                payload.chunks(most).for_each(|piece| self.decode(now, piece));
-            }
+        if let Coding::Linear(_) = self.coding {
+            // The decoder reads the network's order.
+            payload.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
         }
-    }
-
-    fn decode(&mut self, now: Instant, payload: &[u8]) {
+        let whole = if let Coding::Linear(_) = self.coding { payload.len() & !1 } else { payload.len() };
+        let payload = &payload[..whole];
         let samples = self.decoder.payload_duration(payload);
         if samples == 0 {
             self.counts.undecodable += u64::from(!payload.is_empty());
             return;
         }
         let from = self.audio.len();
-        let fill = self.timeline.packet(now, self.clock, BRIDGE_RATE, samples, false);
-        self.clock = self.clock.wrapping_add(samples as u32);
-        if fill > 0 {
-            self.decoder.silence(fill, &mut self.audio);
-        }
+        let fill = self.pace.arrived(now, samples, std::mem::take(&mut self.paused));
+        self.timeline.arrived(now, samples);
+        self.silence(fill);
+        let most = self.coding.bytes_in(LONGEST).unwrap_or(whole);
+        payload.chunks(most).for_each(|piece| self.decode(piece));
+        self.finish(from);
+    }
+
+    fn decode(&mut self, payload: &[u8]) {
+        let samples = self.decoder.payload_duration(payload);
         let start = self.audio.len();
         if self.decoder.decode(payload, &mut self.audio).is_err() {
             self.counts.undecodable += 1;
@@ -152,11 +151,29 @@ impl PcmStream {
             self.decoder.conceal(samples, &mut self.audio);
         }
         self.audio.resize(start + samples, 0);
-        let surplus = self.timeline.has_surplus() && is_quiet(&self.audio[start..]);
-        if surplus && self.timeline.leave_out(samples) {
-            self.audio.truncate(start);
+        let quiet = match self.pace.wants_quiet() && is_quiet(&self.audio[start..]) {
+            true => self.pace.quiet(samples),
+            false => Quiet::Keep,
+        };
+        match quiet {
+            Quiet::Keep => self.pace.handed(samples),
+            Quiet::LeaveOut => self.audio.truncate(start),
+            Quiet::MakeUp(missing) => {
+                self.pace.handed(samples);
+                self.silence(missing);
+            }
         }
-        self.finish(from);
+    }
+
+    /// Makes up silence.
+    fn silence(&mut self, samples: usize) {
+        if samples > 0 {
+            let from = self.audio.len();
+            self.decoder.silence(samples, &mut self.audio);
+            let made = self.audio.len() - from;
+            self.counts.silence += made as u64;
+            self.pace.handed(made);
+        }
     }
 
     /// When silence must be made up because nothing comes.
@@ -171,8 +188,8 @@ impl PcmStream {
             return false;
         }
         let from = self.audio.len();
-        self.counts.silence += owed as u64;
-        self.decoder.silence(owed, &mut self.audio);
+        self.paused = true;
+        self.silence(owed);
         self.finish(from);
         true
     }
@@ -465,7 +482,72 @@ mod tests {
         }
         stream.take_audio(&mut out);
         let elapsed = 24_000 * (at - start).as_millis() as usize / 1000;
-        assert!(out.len().abs_diff(elapsed) < 6_000, "{} of {elapsed}", out.len());
+        assert!(out.len().abs_diff(elapsed) <= 2 * FRAME_SAMPLES, "{} of {elapsed}", out.len());
+    }
+
+    #[test]
+    fn samples_equal_elapsed_time_over_many_pauses_however_the_payloads_are_cut() {
+        for (coding, payload_ms) in [
+            (Coding::Linear(8_000), 20),
+            (Coding::Linear(16_000), 10),
+            (Coding::Ulaw, 60),
+            (Coding::G722, 20),
+        ] {
+            let start = Instant::now();
+            let mut stream = PcmStream::new(coding, Duration::from_secs(60), false, start).unwrap();
+            let span = Duration::from_millis(payload_ms);
+            let bytes = coding.bytes_in(span).unwrap();
+            let (mut at, mut given, mut out) = (start, 0, Vec::new());
+            let mut first = None;
+            let until = |stream: &mut PcmStream, at: Instant| {
+                while stream.next_timeout() <= at {
+                    let due = stream.next_timeout();
+                    stream.handle_timeout(due);
+                }
+            };
+            for pause in 0..20u64 {
+                for number in 0..15 {
+                    at += span;
+                    // What came in time or up to 9 ms late.
+                    let arrival = at + Duration::from_millis((number * 7 + pause) % 10);
+                    until(&mut stream, arrival);
+                    stream.receive(arrival, &mut vec![0x55; bytes]);
+                }
+                stream.take_audio(&mut out);
+                given += std::mem::take(&mut out).len();
+                let ahead = given as i64 - (at - start).as_millis() as i64 * 24;
+                let off = ahead - *first.get_or_insert(ahead);
+                assert!(off.abs() <= 20 * 24, "{coding} after {pause} pauses: {} ms", off / 24);
+                // From 70 ms, which are barely noticed, to 4 s.
+                at += Duration::from_millis(70 + pause * pause * 11);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wire_that_stalls_is_paid_back_from_what_is_quiet() {
+        let start = Instant::now();
+        let mut stream =
+            PcmStream::new(Coding::Linear(24_000), Duration::from_secs(60), false, start).unwrap();
+        let mut out = Vec::new();
+        let mut receive = |stream: &mut PcmStream, at: u64, sample: i16| {
+            stream.receive(start + Duration::from_millis(at), &mut sample.to_le_bytes().repeat(480));
+            stream.take_audio(&mut out);
+            out.len() as i64 - (at as i64) * 24
+        };
+        let home = receive(&mut stream, 20, 5_000);
+        for number in 2..=10 {
+            assert_eq!(receive(&mut stream, number * 20, 5_000), home);
+        }
+        // Nothing for 400 ms, then all of it at once, loud: none of it may be lost.
+        while stream.next_timeout() <= start + Duration::from_millis(600) {
+            let due = stream.next_timeout();
+            stream.handle_timeout(due);
+        }
+        let ahead = (0..20).map(|_| receive(&mut stream, 600, 5_000)).last().unwrap();
+        assert!(ahead - home >= 380 * 24, "{ahead}");
+        let ahead = (31..=60).map(|number| receive(&mut stream, number * 20, 0)).last().unwrap();
+        assert!((ahead - home).abs() <= 480, "{ahead} {home}");
     }
 
     #[test]

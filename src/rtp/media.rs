@@ -15,6 +15,7 @@ use super::ports::{PortGuard, PortPair};
 use super::srtp::MAX_OVERHEAD;
 use super::stream::{Stream, StreamEvent};
 use super::timer::Timer;
+use crate::audio::AudioError;
 
 /// What media tells its owner.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,17 +164,24 @@ impl RtpMedia {
     }
 
     /// Says goodbye over RTCP. The last thing to do; media that is only dropped says none.
-    pub fn finish(mut self) {
-        if let Some(to) = self.stream.finish(Instant::now(), &mut self.packet) {
-            // A goodbye that cannot be sent is not missed: signalling ends the call.
-            let _lost = self.rtcp.try_send_to(&self.packet, to);
-        }
-        let (failed, relayed) = (self.stream.counts().srtp_failed, self.stream.relayed());
+    pub fn finish(self) {
+        let stream = self.leave();
+        let (failed, relayed) = (stream.counts().srtp_failed, stream.relayed());
         for (name, count) in [("tandem_srtp_failed_total", failed), ("tandem_rtp_relayed_total", relayed)] {
             if count > 0 {
                 metrics::counter!(name).increment(count);
             }
         }
+    }
+
+    /// Says goodbye over RTCP and gives the ports up. The stream, with what waits in it, may go on over others:
+    /// [`DetachedMedia::take_over`].
+    pub fn leave(mut self) -> Stream {
+        if let Some(to) = self.stream.finish(Instant::now(), &mut self.packet) {
+            // A goodbye that cannot be sent is not missed: signalling ends the call.
+            let _lost = self.rtcp.try_send_to(&self.packet, to);
+        }
+        self.stream
     }
 
     /// Takes the media off this thread, to go on elsewhere: nothing is sent or heard meanwhile.
@@ -258,6 +266,17 @@ impl DetachedMedia {
     /// Media that has been at no thread yet.
     pub fn new(stream: Stream, ports: PortPair) -> Self {
         Self { stream, rtp: ports.rtp, rtcp: ports.rtcp, guard: ports.guard }
+    }
+
+    /// `former` goes on over these ports, to this far end, as it does after a new offer and answer: what waits to be
+    /// heard is heard here, and the counts go on.
+    ///
+    /// # Errors
+    /// When there is no encoder for the codec.
+    pub fn take_over(&mut self, mut former: Stream) -> Result<(), AudioError> {
+        former.reconfigure(self.stream.config().clone(), Instant::now())?;
+        self.stream = former;
+        Ok(())
     }
 
     /// Goes on at this thread, where it left off.

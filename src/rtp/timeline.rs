@@ -79,6 +79,15 @@ impl Timeline {
         fill as usize
     }
 
+    /// Takes audio of `samples` that has no timestamp, of a stream of bytes: it is not late any more. What was lacking
+    /// before it is told elsewhere.
+    pub fn arrived(&mut self, arrival: Instant, samples: usize) {
+        self.end = Some((0, RATE as u32));
+        self.last_arrival = self.last_arrival.max(arrival);
+        self.last_samples = samples as i64;
+        (self.fed, self.announced, self.put_off) = (0, false, None);
+    }
+
     /// Samples of silence owed at `now` because no packet came. Call it at
     /// [`next_timeout`](Self::next_timeout).
     pub fn owed(&mut self, now: Instant) -> usize {

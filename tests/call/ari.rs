@@ -205,15 +205,26 @@ async fn calls_are_made_over_the_pbx_with_every_outcome() {
         ("PJSIP/2".to_owned(), Endpoint::Busy),
         ("PJSIP/3".to_owned(), Endpoint::RingsOn),
         ("PJSIP/4".to_owned(), Endpoint::Unknown),
+        ("PJSIP/5".to_owned(), Endpoint::Says("BUSY")),
+        ("PJSIP/6".to_owned(), Endpoint::Says("CONGESTION")),
+        ("PJSIP/7".to_owned(), Endpoint::Says("NOANSWER")),
+        ("PJSIP/8".to_owned(), Endpoint::Rejects(1)),
+        ("PJSIP/9".to_owned(), Endpoint::Rejects(21)),
     ];
     let pbx = pbx(Settings { endpoints, ..Settings::default() }).await;
     let lab = lab(&pbx, AriMedium::Audiosocket, "slin16").await;
     let token = lab.token().await;
-    for (to, disposition) in [
-        ("11", Disposition::Completed),
-        ("22", Disposition::Busy),
-        ("33", Disposition::NoAnswer),
-        ("44", Disposition::Failed),
+    for (to, disposition, status, reason) in [
+        ("11", Disposition::Completed, 200, "hung up"),
+        ("22", Disposition::Busy, 486, "User busy"),
+        ("33", Disposition::NoAnswer, 480, "User alerting, no answer"),
+        ("44", Disposition::Failed, 503, "the PBX did not make the call"),
+        // The dialplan says it with `Busy()` and `Congestion()`, and the channel's end does not say it at all.
+        ("55", Disposition::Busy, 486, "user busy"),
+        ("66", Disposition::Failed, 503, "no circuit available"),
+        ("77", Disposition::NoAnswer, 480, "no answer"),
+        ("88", Disposition::Failed, 404, "Unallocated (unassigned) number"),
+        ("99", Disposition::Rejected, 403, "Call Rejected"),
     ] {
         let body = json!({"to": to, "flow": "400", "trunk": "ari", "timeout_s": 2}).to_string();
         let (code, answer) = post(lab.server.http_address(), &token, Some(to), &body).await;
@@ -232,7 +243,12 @@ async fn calls_are_made_over_the_pbx_with_every_outcome() {
             call.ended_at.is_some().then_some(call)
         })
         .await;
-        assert_eq!(call.disposition, Some(disposition), "{to}");
+        assert_eq!(call.disposition, Some(disposition), "{to}: {call:?}");
+        let (ended, why) = (call.sip_status, call.reason.as_deref().unwrap_or_default());
+        // Which of the two gives up waiting first, the PBX or we, is a matter of milliseconds.
+        let ours = to == "33" && (ended, why) == (Some(408), "no answer in time");
+        assert!(ours || (ended == Some(status) && why.starts_with(reason)), "{to}: {ended:?} {why}");
+        assert_eq!(call.answered_at.is_some(), disposition == Disposition::Completed, "{to}");
     }
     let done = tokio::time::timeout(ms(10_000), pbx.until(|report| report.left_over.is_empty()));
     assert!(done.await.is_ok(), "left over: {:?}", pbx.report().left_over);
@@ -359,4 +375,33 @@ async fn somebody_listens_in_on_two_people() {
     lab.close().await;
     life.cancel();
     following.await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_said_outlives_the_medium() {
+    for (medium, format) in [(AriMedium::Rtp, "g722"), (AriMedium::Audiosocket, "slin16")] {
+        let pbx = pbx(Settings::default()).await;
+        let wanted = setup(&pbx, medium, format).script(&answer("tone:440", 20_000));
+        let lab = Lab::open(PORTS, wanted).await;
+        pbx.until_app("tandem").await;
+        let caller = pbx.call("tandem", "100", "+15550100");
+        assert!(caller.answered().await);
+        let words = async || {
+            let pcm = caller.hear(ms(400)).await;
+            let heard = measure::tone(&pcm, caller.person().tape().rate)?;
+            ((heard.hz - 440.0).abs() < 5.0 && heard.purity > 0.9).then_some(())
+        };
+        within(10, "the assistant speaks", &words).await;
+        let is_medium = |id: &str| id.contains("-media-");
+        let first = pbx.until_channel(is_medium).await;
+        pbx.party(&first).expect("the medium").hang_up();
+        pbx.until_channel(|id| is_medium(id) && id != first).await;
+        // It has been given all of it: what is heard now is what waited.
+        within(15, "the assistant goes on", &words).await;
+        caller.hang_up();
+        let (call, _) = lab.record().await;
+        assert_eq!(call.disposition, Some(Disposition::Completed), "{medium:?}");
+        clean(&pbx).await;
+        lab.close().await;
+    }
 }

@@ -3,6 +3,7 @@
 //! so it does not matter in which order answers and events arrive.
 
 mod answers;
+mod ends;
 mod seen;
 
 use std::collections::VecDeque;
@@ -12,11 +13,11 @@ use crate::ari::model::Channel;
 use crate::ari::request::{Extension, ExternalMedia, Outcome, Request, keys_take_ms};
 use crate::id::LegId;
 use crate::pbx::{ChannelEvent, Departure, Exit};
-use crate::telemetry::for_terminal;
 
 use super::desk::{Action, Asked, Desk, Step};
 use super::names::Kind;
 use super::{Command, View};
+use ends::failed;
 
 /// How a leg began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub(super) struct Leg {
     entered: Option<Instant>,
     up: bool,
     told_up: bool,
+    /// Outgoing: the cause that fits what the PBX said of the call to it, before any channel's end gave one.
+    dialled: Option<u16>,
     answer_wanted: Option<Instant>,
     answering: bool,
     rung: bool,
@@ -143,6 +146,7 @@ impl Leg {
             entered: None,
             up: false,
             told_up: false,
+            dialled: None,
             answer_wanted: (origin != Origin::Caller).then_some(now),
             answering: false,
             rung: false,
@@ -238,38 +242,6 @@ impl Leg {
     pub(super) fn hang_up_asked(&mut self, now: Instant, cause: Option<u16>) {
         self.touched = now;
         self.hanging_up.get_or_insert((now, cause));
-    }
-
-    /// It left the application.
-    pub(super) fn exited(&self) -> End {
-        match self.hanging_up {
-            _ if self.continued => End::Left,
-            Some((_, cause)) => self.ended(cause.unwrap_or(0), "hung up"),
-            None => self.ended(NORMAL_CLEARING, "the PBX took the channel elsewhere"),
-        }
-    }
-
-    /// It is no more.
-    pub(super) fn destroyed(&self, cause: u16, reason: &str, technical: Option<u16>) -> End {
-        let said = if reason.is_empty() { "the channel ended" } else { reason };
-        let mut reason = for_terminal(said);
-        if let Some(code) = technical.filter(|code| *code != 0 && *code != 200) {
-            reason.push_str(&format!(" ({code})"));
-        }
-        self.ended(cause, &reason)
-    }
-
-    fn ended(&self, cause: u16, reason: &str) -> End {
-        // Out of order, failed, congested, not available: that is the network's doing.
-        let by_peer = !matches!(cause, 3 | 27 | 34 | 38 | 41..=44 | 47 | 58);
-        let cause = match cause {
-            0 if !self.up && self.origin == Origin::Called => NORMAL_UNSPECIFIED,
-            // Whatever their side calls it: who has been answered and goes has hung up.
-            _ if self.up && by_peer => NORMAL_CLEARING,
-            0 => NORMAL_CLEARING,
-            cause => cause,
-        };
-        End::Gone(Departure { cause, reason: reason.to_owned(), by_peer })
     }
 
     /// The channel that carries its audio came into the application.
@@ -627,14 +599,6 @@ impl Leg {
         self.channel == name || medium || (self.bridge != Thing::No && self.bridge_name == name)
     }
 }
-
-fn failed(reason: String) -> End {
-    End::Drop(Departure { cause: 41, reason, by_peer: false })
-}
-
-/// Q.850.
-const NORMAL_CLEARING: u16 = 16;
-const NORMAL_UNSPECIFIED: u16 = 31;
 
 /// Events and answers pass each other; later than that after the medium is there, one was missed.
 const UNJOINED: Duration = Duration::from_secs(2);

@@ -304,8 +304,8 @@ impl App {
             Event::State { channel, state } => {
                 self.with(now, &channel, |leg, desk| leg.state(now, &state, desk));
             }
-            Event::Dialled { peer, status } if status == "RINGING" => {
-                self.with(now, &peer, |leg, desk| leg.ringing(desk));
+            Event::Dialled { peer, status } => {
+                self.with(now, &peer, |leg, desk| leg.dialled(&status, desk));
             }
             Event::Key { channel, key } if matches!(key, '0'..='9' | '*' | '#' | 'A'..='D') => {
                 self.with(now, &channel, |leg, desk| desk.tell(leg.id, ChannelEvent::Digit(key)));
@@ -326,7 +326,7 @@ impl App {
                 self.doomed.remove(&bridge);
                 self.with_bridge(now, &bridge, |leg| leg.bridge_gone(now, &bridge));
             }
-            Event::Dialled { .. } | Event::Key { .. } | Event::Played { .. } | Event::Replaced => {}
+            Event::Key { .. } | Event::Played { .. } | Event::Replaced => {}
         }
     }
 

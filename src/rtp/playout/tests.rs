@@ -1,5 +1,8 @@
-use super::*;
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
 
 const WIDE: Codec = Codec::L16(SampleRate::HZ_24000);
 
@@ -221,6 +224,50 @@ fn waiting_audio_survives_a_change_of_codec() {
     slots(&mut playout, 22);
     assert_eq!(playout.played_ms(&key("a")), Some(1000));
     assert!(playout.is_idle());
+}
+
+/// Live audio that comes every 20 ms, early or late by up to `jitter`, and is heard in slots at `phase` of the grid:
+/// the slots from the first audible one on that are silent, in part or altogether.
+fn holes(codec: Codec, jitter: i64, phase: i64, seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut playout = playout(codec);
+    let mut arrivals: Vec<i64> = (0..150).map(|n| n * 20 + rng.random_range(-jitter..=jitter)).collect();
+    // On a connection nothing overtakes anything.
+    for n in 1..arrivals.len() {
+        arrivals[n] = arrivals[n].max(arrivals[n - 1]);
+    }
+    let mut arrivals = arrivals.into_iter().peekable();
+    let mut heard = Vec::new();
+    for slot in 0..145 {
+        while arrivals.next_if(|at| *at <= slot * 20 + phase).is_some() {
+            playout.play_live(&[8_000; 480]);
+        }
+        let (pcm, _) = slots(&mut playout, 1);
+        heard.push(pcm.iter().filter(|sample| **sample < 4_000).count());
+    }
+    let silent = |lacking: &&usize| **lacking > playout.slot_samples() / 20;
+    heard.iter().skip_while(silent).filter(silent).count()
+}
+
+#[test]
+fn live_audio_that_jitters_by_ten_milliseconds_either_way_has_no_holes() {
+    for codec in [Codec::Pcmu, Codec::G722, Codec::L16(SampleRate::HZ_8000), WIDE] {
+        for phase in [0, 7, 11, 19] {
+            for seed in 0..3 {
+                assert_eq!(holes(codec, 10, phase, seed), 0, "{codec} phase {phase} seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn live_audio_that_comes_later_still_has_few_holes_and_then_none() {
+    for phase in [0, 7, 11, 19] {
+        for seed in 0..5 {
+            // Once it has run dry it waits a little more.
+            assert!(holes(Codec::Pcmu, 25, phase, seed) <= 4, "phase {phase} seed {seed}");
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -2,11 +2,11 @@
 
 use crate::sip::message::StatusCode;
 
-/// The status a Q.850 cause maps to. 16 (normal clearing) maps to 487, for a call that was not yet
-/// answered; causes without a row map to 500.
+/// The status a Q.850 cause maps to, for a call that was not answered: 16 (normal clearing) maps to 487. Causes without
+/// a row map to 500; 44 (channel not available), which PBXs give for a far end they cannot reach, has none in the RFC.
 pub fn status_for_cause(cause: u16) -> StatusCode {
     match cause {
-        1 => StatusCode::NOT_FOUND,
+        1..=3 => StatusCode::NOT_FOUND,
         16 => StatusCode::REQUEST_TERMINATED,
         17 => StatusCode::BUSY_HERE,
         18 => StatusCode::REQUEST_TIMEOUT,
@@ -17,7 +17,7 @@ pub fn status_for_cause(cause: u16) -> StatusCode {
         27 => StatusCode::BAD_GATEWAY,
         28 => StatusCode::ADDRESS_INCOMPLETE,
         29 | 79 => StatusCode::NOT_IMPLEMENTED,
-        34 | 38 | 41 | 42 | 47 | 58 | 63 | 88 => StatusCode::SERVICE_UNAVAILABLE,
+        34 | 38 | 41 | 42 | 44 | 47 | 58 | 63 | 88 => StatusCode::SERVICE_UNAVAILABLE,
         65 | 70 => StatusCode::NOT_ACCEPTABLE_HERE,
         102 => StatusCode::SERVER_TIMEOUT,
         _ => StatusCode::SERVER_INTERNAL_ERROR,
@@ -55,10 +55,19 @@ mod tests {
     fn causes_and_statuses_map_as_rfc_3398_says() {
         for (cause, status) in [
             (1, 404),
+            (2, 404),
+            (3, 404),
             (16, 487),
             (17, 486),
+            (18, 408),
+            (19, 480),
+            (20, 480),
+            (31, 480),
             (21, 403),
+            (27, 502),
+            (28, 484),
             (34, 503),
+            (44, 503),
             (65, 488),
             (102, 504),
             (127, 500),

@@ -98,6 +98,8 @@ pub enum Endpoint {
     RingsOn,
     /// It is refused with this Q.850 cause.
     Rejects(u16),
+    /// It is an extension behind a `Local/` channel: its call ends with this `dialstatus`, and the channel with cause 0.
+    Says(&'static str),
     /// There is no such endpoint.
     Unknown,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::rest::{Asked, channel_of};
-use super::state::{Answer, Behind, Channel, refused};
+use super::state::{Answer, Behind, Channel, cause_text, refused};
 use super::{Endpoint, Fate, Shared};
 use crate::simulate::asterisk::person::Person;
 
@@ -90,7 +90,8 @@ impl Shared {
                     if let Some(channel) = state.channels.get_mut(&id) {
                         channel.app = None;
                         let shown = channel.to_json();
-                        let event = json!({"type": "ChannelDestroyed", "cause": cause, "cause_txt": "", "channel": shown});
+                        let text = cause_text(cause);
+                        let event = json!({"type": "ChannelDestroyed", "cause": cause, "cause_txt": text, "channel": shown});
                         state.tell(&app, event);
                         state.leave(&id, Fate::HungUp { cause, by_app: false });
                     }
@@ -136,7 +137,11 @@ impl Shared {
                     end("NOANSWER", 19);
                 }
                 Endpoint::Busy => end("BUSY", 17),
-                Endpoint::Rejects(cause) => end("CONGESTION", cause),
+                Endpoint::Rejects(cause @ (3 | 20)) => end("CHANUNAVAIL", cause),
+                Endpoint::Rejects(cause @ (34 | 42)) => end("CONGESTION", cause),
+                // What Asterisk calls every other cause.
+                Endpoint::Rejects(cause) => end("NOANSWER", cause),
+                Endpoint::Says(status) => end(status, 0),
                 Endpoint::Unknown => {}
             }
         });

@@ -385,7 +385,8 @@ pub(super) fn stamp(at: chrono::DateTime<chrono::Utc>) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
 }
 
-fn cause_text(cause: u16) -> &'static str {
+/// Asterisk's words for a cause.
+pub(super) fn cause_text(cause: u16) -> &'static str {
     match cause {
         0 => "Unknown",
         1 => "Unallocated (unassigned) number",
