@@ -65,7 +65,7 @@ pub enum Refusal {
 impl From<NotExpected> for Refusal {
     fn from(problem: NotExpected) -> Self {
         match problem {
-            // A caller of ARI's who hung up while their audio was put in order.
+            // A caller of ARI's, say, who hung up while their audio was put in order: nobody's fault.
             NotExpected::Deserted => Self::Deserted,
             problem => Self::NotExpected(problem),
         }

@@ -620,7 +620,7 @@ const MEDIUM_TRIES: u32 = 4;
 const MEDIUM_HOLDS: Duration = Duration::from_secs(5);
 const MEDIUM_FRESH: Duration = Duration::from_secs(1);
 /// The PBX's own word that a medium is gone usually comes within that time.
-const MEDIUM_LOST: Duration = Duration::from_millis(500);
+const MEDIUM_LOST: Duration = Duration::from_millis(250);
 /// How long a call goes on without the PBX's events before the PBX is asked for it, and asked again.
 const AWAY: Duration = Duration::from_secs(120);
 const ALIVE_AGAIN: Duration = Duration::from_secs(30);

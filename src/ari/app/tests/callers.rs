@@ -132,35 +132,6 @@ fn once_closed_who_comes_goes_on_in_the_dialplan_and_who_is_in_stays() {
 }
 
 #[test]
-fn whom_a_server_that_stops_cuts_off_goes_on_in_the_dialplan() {
-    let mut world = World::new(Orphans::Adopt);
-    let cut = world.caller();
-    world.command(cut, Command::Answer);
-    world.settle();
-    assert!(world.pbx.bridged("1.7"));
-    world.app.close();
-    world.command(cut, Command::HangUp(41));
-    world.settle();
-    assert_eq!(world.pbx.variables, ["1.7 TANDEMSTATUS=CLOSED"]);
-    assert_eq!(world.pbx.continued, [("1.7".to_owned(), String::new())]);
-    assert!(matches!(world.told(cut), [.., ChannelEvent::Gone(gone)] if gone.cause == 41));
-    assert!(world.app.is_idle());
-    world.nothing_is_left();
-
-    // Whom we called has no dialplan of their own; and a call that fails while we stay is hung up.
-    let mut world = World::new(Orphans::Adopt);
-    let failed = world.caller();
-    let called = world.app.originate(world.now, call());
-    world.act();
-    world.settle();
-    world.command(failed, Command::HangUp(41));
-    world.app.close();
-    world.command(called, Command::HangUp(41));
-    world.settle();
-    assert!(world.pbx.continued.is_empty() && world.pbx.channels.is_empty());
-}
-
-#[test]
 fn the_dialplan_is_told_that_nobody_took_the_caller_and_they_go_on_at_last() {
     let mut world = World::new(Orphans::Adopt);
     world.connect();
@@ -216,4 +187,33 @@ fn a_listener_whose_channel_never_comes_is_let_go() {
     assert!(matches!(world.told(leg), [ChannelEvent::Gone(gone)] if gone.cause == 41));
     assert!(world.visitors.is_empty());
     world.nothing_is_left();
+}
+
+#[test]
+fn whom_a_server_that_stops_cuts_off_goes_on_in_the_dialplan() {
+    let mut world = World::new(Orphans::Adopt);
+    let cut = world.caller();
+    world.command(cut, Command::Answer);
+    world.settle();
+    assert!(world.pbx.bridged("1.7"));
+    world.app.close();
+    world.command(cut, Command::HangUp(41));
+    world.settle();
+    assert_eq!(world.pbx.variables, ["1.7 TANDEMSTATUS=CLOSED"]);
+    assert_eq!(world.pbx.continued, [("1.7".to_owned(), String::new())]);
+    assert!(matches!(world.told(cut), [.., ChannelEvent::Gone(gone)] if gone.cause == 41));
+    assert!(world.app.is_idle());
+    world.nothing_is_left();
+
+    // Whom we called has no dialplan of their own; and a call that fails while we stay is hung up.
+    let mut world = World::new(Orphans::Adopt);
+    let failed = world.caller();
+    let called = world.app.originate(world.now, call());
+    world.act();
+    world.settle();
+    world.command(failed, Command::HangUp(41));
+    world.app.close();
+    world.command(called, Command::HangUp(41));
+    world.settle();
+    assert!(world.pbx.continued.is_empty() && world.pbx.channels.is_empty());
 }
