@@ -19,6 +19,8 @@ mod browser_phone;
 mod capture;
 #[path = "call/chan_websocket.rs"]
 mod chan_websocket;
+#[path = "call/clock.rs"]
+mod clock;
 #[path = "call/cost.rs"]
 mod cost;
 #[path = "call/dial.rs"]

@@ -205,6 +205,20 @@ fn every_file_opens_with_what_it_is_for() {
     }
 }
 
+/// There are no examples in the documentation that would have to be run: `doctest` is off.
+#[test]
+fn blocks_in_the_documentation_are_no_rust() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).expect("the file was just listed");
+        let fences = text.lines().filter_map(|line| {
+            let line = line.trim_start();
+            line.strip_prefix("//!").or_else(|| line.strip_prefix("///"))?.trim_start().strip_prefix("```")
+        });
+        let untold = fences.step_by(2).find(|language| language.is_empty() || language.starts_with("rust"));
+        assert_eq!(untold, None, "{} has an example that nobody runs", file.display());
+    }
+}
+
 /// A line without its comment.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()

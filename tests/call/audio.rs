@@ -10,6 +10,7 @@ use tandem::simulate::openai::speech::tone_sample;
 use tandem::simulate::phone::Act;
 
 use super::PORTS;
+use super::clock::in_real_time;
 use super::support::{Lab, Setup, codecs, ms, say};
 use super::waveform::{decibels, find, onset, rms, roughness, sine, snr, through};
 
@@ -19,23 +20,28 @@ async fn every_codec_carries_tones_and_speech_both_ways_unharmed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("program.wav");
     std::fs::write(&file, wav::mono_file(&program.pcm, 24_000)).expect("it can be written");
-    join_all(codecs().map(|codec| check(codec, &program, &file))).await;
+    let (program, file) = (&program, &file);
+    let each = codecs().map(|codec| in_real_time(async move || check(codec, program, file).await));
+    join_all(each).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tone_of_the_service_is_heard_sample_for_sample() {
-    let lab = Lab::open(PORTS, Setup::default().greeting("Good morning.").speech("tone:440")).await;
-    let acts = vec![Act::WaitForSpeech(ms(300)), Act::WaitForSilence(ms(400)), Act::HangUp];
-    let heard = lab.call("100", acts).await.heard;
-    let reference: Vec<i16> = (0..96_000).map(|n| tone_sample(440.0, 24_000, n)).collect();
-    let best = through(Codec::Pcmu, &reference);
-    let (at, _) = find(&best, &heard, onset(&heard, 0).expect("the tone"), 240);
-    let (amplitude, rest) = sine(&heard[at + 480..at + 95_520], 440.0);
-    assert!(decibels(amplitude, 8000.0).abs() < 1.0, "{amplitude}");
-    let reachable = sine(&best[480..95_520], 440.0).1;
-    assert!(rest < reachable + 0.5, "{rest} dB beside the tone, {reachable} dB by the codec alone");
-    assert!(rms(&heard[at + 96_240..at + 98_400]) < 10.0, "four seconds and no more");
-    lab.close_without_violations().await;
+    in_real_time(async || {
+        let lab = Lab::open(PORTS, Setup::default().greeting("Good morning.").speech("tone:440")).await;
+        let acts = vec![Act::WaitForSpeech(ms(300)), Act::WaitForSilence(ms(400)), Act::HangUp];
+        let heard = lab.call("100", acts).await.heard;
+        let reference: Vec<i16> = (0..96_000).map(|n| tone_sample(440.0, 24_000, n)).collect();
+        let best = through(Codec::Pcmu, &reference);
+        let (at, _) = find(&best, &heard, onset(&heard, 0).expect("the tone"), 240);
+        let (amplitude, rest) = sine(&heard[at + 480..at + 95_520], 440.0);
+        assert!(decibels(amplitude, 8000.0).abs() < 1.0, "{amplitude}");
+        let reachable = sine(&best[480..95_520], 440.0).1;
+        assert!(rest < reachable + 0.5, "{rest} dB beside the tone, {reachable} dB by the codec alone");
+        assert!(rms(&heard[at + 96_240..at + 98_400]) < 10.0, "four seconds and no more");
+        lab.close_without_violations().await;
+    })
+    .await;
 }
 
 /// What is sent in both directions.
@@ -123,10 +129,10 @@ async fn check(codec: Codec, program: &Program, file: &Path) {
     let report = lab.phone.call(plan).await.expect("the phone can try");
     assert_eq!(report.codec, Some(codec));
     let sent = lab.ears.pcm(1);
+    lab.close_without_violations().await;
     program.judge(codec, "to the phone", &report.heard);
     program.judge(codec, "to the service", &sent);
     assert_same_time(codec, program, &report.said, &sent);
-    lab.close_without_violations().await;
 }
 
 /// The service hears as much time as has passed on RTP: between the first tone and the last word, and

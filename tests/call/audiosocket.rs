@@ -15,6 +15,7 @@ use tandem::simulate::asterisk::release::Release;
 use tandem::simulate::asterisk::uuid::Uuid;
 
 use super::PORTS;
+use super::clock::{in_real_time, lateness, watch};
 use super::support::{LOCALHOST, Lab, Setup, answer, data_of, ms, truncations, within};
 use super::waveform::{decibels, sine};
 
@@ -27,6 +28,7 @@ async fn open_with(
     setup: Setup,
     change: impl FnOnce(&mut AudioSocket) + Send + 'static,
 ) -> (Lab, SocketAddr) {
+    watch();
     let setup = setup.configure(|config| {
         let mut door = AudioSocket {
             listen: SocketAddr::new(LOCALHOST, 0),
@@ -71,48 +73,56 @@ async fn hears(call: &AudioSocketCall, millis: usize) -> (Vec<i16>, u32) {
 
 #[track_caller]
 fn well_behaved(report: &Report) {
-    assert!(report.violations.is_empty(), "{report:#?}");
+    let ended = report.ended_at.expect("it is over");
+    let late = lateness(ended - Duration::from_secs_f64(report.lasted_ms / 1_000.0), ended);
+    // What a server that was kept from its work sends in one go is no mistake of its own.
+    let hurried =
+        |violation: &&String| !late.is_zero() && *violation == "audio comes faster than it can be heard";
+    assert_eq!(report.violations.iter().find(|violation| !hurried(violation)), None, "{late:?}: {report:#?}");
     assert_eq!(report.pace.odd_sized, 0, "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tones_go_both_ways_at_every_rate_with_their_frequency_and_level() {
-    let (lab, door) = open(Setup::default().script(&answer("tone:440", 1_500))).await;
-    let rates = [8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000];
-    let mut fars = vec![(Far::default(), 8_000)];
-    fars.extend(rates.map(|rate| (Far::channel(rate), rate)));
-    for (group, fars) in fars.chunks(2).enumerate() {
-        join_all(fars.iter().enumerate().map(async |(place, (far, rate))| {
-            let said = frequency(group * 2 + place);
-            let call = connect(door, far.clone()).await;
-            let (heard, at) = hears(&call, 1_200).await;
-            assert_eq!(at, *rate);
-            let (begin, end) = (heard.len() / 12, heard.len() * 11 / 12);
-            let (amplitude, rest) = sine_at(&heard[begin..end], 440.0, at);
+    in_real_time(async || {
+        let (lab, door) = open(Setup::default().script(&answer("tone:440", 1_500))).await;
+        let rates = [8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000];
+        let mut fars = vec![(Far::default(), 8_000)];
+        fars.extend(rates.map(|rate| (Far::channel(rate), rate)));
+        for (group, fars) in fars.chunks(2).enumerate() {
+            join_all(fars.iter().enumerate().map(async |(place, (far, rate))| {
+                let said = frequency(group * 2 + place);
+                let call = connect(door, far.clone()).await;
+                let (heard, at) = hears(&call, 1_200).await;
+                assert_eq!(at, *rate);
+                let (begin, end) = (heard.len() / 12, heard.len() * 11 / 12);
+                let (amplitude, rest) = sine_at(&heard[begin..end], 440.0, at);
+                let level = decibels(amplitude, AMPLITUDE);
+                eprintln!("{rate} Hz down: {level:+.2} dB, {rest:.1} dB beside it");
+                assert!(level.abs() < 1.0, "{rate} Hz: the tone is {level:.2} dB off");
+                assert!(rest < -30.0, "{rate} Hz: {rest:.1} dB beside the tone");
+                call.say(tone(said, *rate, 1_200), *rate);
+                call.person().said().await;
+                call.hear(ms(200)).await;
+                call.hang_up();
+                let report = call.ended().await;
+                assert_eq!(report.ended, Some(How::HungUp));
+                well_behaved(&report);
+            }))
+            .await;
+        }
+        lab.closed(10).await;
+        let sessions = own_sessions(&lab, 10);
+        for (place, (far, rate)) in fars.iter().enumerate() {
+            let (amplitude, rest) = loudest(&sessions[place], frequency(place));
             let level = decibels(amplitude, AMPLITUDE);
-            eprintln!("{rate} Hz down: {level:+.2} dB, {rest:.1} dB beside it");
-            assert!(level.abs() < 1.0, "{rate} Hz: the tone is {level:.2} dB off");
-            assert!(rest < -30.0, "{rate} Hz: {rest:.1} dB beside the tone");
-            call.say(tone(said, *rate, 1_200), *rate);
-            call.person().said().await;
-            call.hear(ms(200)).await;
-            call.hang_up();
-            let report = call.ended().await;
-            assert_eq!(report.ended, Some(How::HungUp));
-            well_behaved(&report);
-        }))
-        .await;
-    }
-    lab.closed(10).await;
-    let sessions = own_sessions(&lab, 10);
-    for (place, (far, rate)) in fars.iter().enumerate() {
-        let (amplitude, rest) = loudest(&sessions[place], frequency(place));
-        let level = decibels(amplitude, AMPLITUDE);
-        eprintln!("{:?} {rate} Hz up: {level:+.2} dB, {rest:.1} dB beside it", far.door);
-        assert!(level.abs() < 1.0, "{rate} Hz: the caller's tone is {level:.2} dB off");
-        assert!(rest < -30.0, "{rate} Hz: {rest:.1} dB beside the caller's tone");
-    }
-    lab.close_without_violations().await;
+            eprintln!("{:?} {rate} Hz up: {level:+.2} dB, {rest:.1} dB beside it", far.door);
+            assert!(level.abs() < 1.0, "{rate} Hz: the caller's tone is {level:.2} dB off");
+            assert!(rest < -30.0, "{rate} Hz: {rest:.1} dB beside the caller's tone");
+        }
+        lab.close_without_violations().await;
+    })
+    .await;
 }
 
 /// The half second in which this tone is loudest.
@@ -183,37 +193,40 @@ async fn a_call_that_we_end_goes_on_in_the_dialplan() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_assistant_stops_within_a_slot() {
-    let setup = Setup::default().script(&answer("tone:440", 20_000));
-    let mut setup = setup.behave(|behaviour| behaviour.response_latency = ms(20));
-    setup.assistant = r#"turn_detection = { kind = "server_vad", silence_duration_ms = 200 }"#;
-    let (lab, door) = open(setup).await;
-    let call = connect(door, Far::channel(24_000)).await;
-    const TURNS: usize = 5;
-    for turn in 1..=TURNS {
-        // The tone is back: a quarter of a second of it.
-        within(20, "the assistant speaks", async || {
-            let heard = call.hear(ms(250)).await;
-            (sine(&heard, 440.0).0 > AMPLITUDE * 0.8).then_some(())
-        })
-        .await;
-        call.say(tone(900.0, 24_000, 300), 24_000);
-        let live = lab.live_call().await;
-        within(20, "it is interrupted", async || {
-            (data_of(&lab.events(live.id).await, "barge_in").len() == turn).then_some(())
-        })
-        .await;
-    }
-    call.hang_up();
-    well_behaved(&call.ended().await);
-    let (_, events) = lab.record().await;
-    let stops: Vec<f64> =
-        data_of(&events, "barge_in").iter().filter_map(|data| data["stop_ms"].as_f64()).collect();
-    eprintln!("stopped after {stops:?} ms");
-    assert_eq!(stops.len(), TURNS);
-    // A machine that is busy runs one slot late now and then.
-    assert!(stops.iter().filter(|stop| **stop > 20.0).count() <= 1, "{stops:?}");
-    let report = lab.close_without_violations().await;
-    assert_eq!(truncations(&report).len(), TURNS, "each interruption truncates once");
+    in_real_time(async || {
+        let setup = Setup::default().script(&answer("tone:440", 20_000));
+        let mut setup = setup.behave(|behaviour| behaviour.response_latency = ms(20));
+        setup.assistant = r#"turn_detection = { kind = "server_vad", silence_duration_ms = 200 }"#;
+        let (lab, door) = open(setup).await;
+        let call = connect(door, Far::channel(24_000)).await;
+        const TURNS: usize = 5;
+        for turn in 1..=TURNS {
+            // The tone is back: a quarter of a second of it.
+            within(20, "the assistant speaks", async || {
+                let heard = call.hear(ms(250)).await;
+                (sine(&heard, 440.0).0 > AMPLITUDE * 0.8).then_some(())
+            })
+            .await;
+            call.say(tone(900.0, 24_000, 300), 24_000);
+            let live = lab.live_call().await;
+            within(20, "it is interrupted", async || {
+                (data_of(&lab.events(live.id).await, "barge_in").len() == turn).then_some(())
+            })
+            .await;
+        }
+        call.hang_up();
+        well_behaved(&call.ended().await);
+        let (_, events) = lab.record().await;
+        let stops: Vec<f64> =
+            data_of(&events, "barge_in").iter().filter_map(|data| data["stop_ms"].as_f64()).collect();
+        eprintln!("stopped after {stops:?} ms");
+        assert_eq!(stops.len(), TURNS);
+        // A machine that is busy runs one slot late now and then.
+        assert!(stops.iter().filter(|stop| **stop > 20.0).count() <= 1, "{stops:?}");
+        let report = lab.close_without_violations().await;
+        assert_eq!(truncations(&report).len(), TURNS, "each interruption truncates once");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,54 +263,60 @@ async fn announced_calls_reach_whom_they_are_for_and_strangers_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn networks_and_releases_that_make_it_hard_are_heard_all_the_same() {
-    let (lab, door) = open(Setup::default().script(&answer("tone:440", 600))).await;
-    let fars = [
-        Far { delivery: Delivery::Pieces(2), ..Far::default() },
-        Far { delivery: Delivery::Pieces(500), ..Far::channel(24_000) },
-        Far { delivery: Delivery::Together(2), ..Far::channel(16_000) },
-        // The channel's thread hears nothing until it has read a frame of ours.
-        Far { starved: true, ..Far::default() },
-        Far::default().release(Release::Early),
-        Far::channel(24_000).release(Release::Rates),
-        Far::default().fault(Fault::Garbage(ms(300), 0x42, 700)),
-    ];
-    let count = fars.len();
-    join_all(fars.iter().enumerate().map(async |(place, far)| {
-        let call = connect(door, far.clone()).await;
-        let (heard, rate) = hears(&call, 500).await;
-        let (amplitude, _) = sine_at(&heard[heard.len() / 5..], 440.0, rate);
-        assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0, "{far:?}: {amplitude}");
-        call.say(tone(frequency(place), rate, 800), rate);
-        call.person().said().await;
-        call.hear(ms(100)).await;
-        call.hang_up();
-        let report = call.ended().await;
-        assert_eq!(report.ended, Some(How::HungUp), "{far:?}");
-        well_behaved(&report);
-    }))
+    in_real_time(async || {
+        let (lab, door) = open(Setup::default().script(&answer("tone:440", 600))).await;
+        let fars = [
+            Far { delivery: Delivery::Pieces(2), ..Far::default() },
+            Far { delivery: Delivery::Pieces(500), ..Far::channel(24_000) },
+            Far { delivery: Delivery::Together(2), ..Far::channel(16_000) },
+            // The channel's thread hears nothing until it has read a frame of ours.
+            Far { starved: true, ..Far::default() },
+            Far::default().release(Release::Early),
+            Far::channel(24_000).release(Release::Rates),
+            Far::default().fault(Fault::Garbage(ms(300), 0x42, 700)),
+        ];
+        let count = fars.len();
+        join_all(fars.iter().enumerate().map(async |(place, far)| {
+            let call = connect(door, far.clone()).await;
+            let (heard, rate) = hears(&call, 500).await;
+            let (amplitude, _) = sine_at(&heard[heard.len() / 5..], 440.0, rate);
+            assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0, "{far:?}: {amplitude}");
+            call.say(tone(frequency(place), rate, 800), rate);
+            call.person().said().await;
+            call.hear(ms(100)).await;
+            call.hang_up();
+            let report = call.ended().await;
+            assert_eq!(report.ended, Some(How::HungUp), "{far:?}");
+            well_behaved(&report);
+        }))
+        .await;
+        lab.closed(count).await;
+        let sessions = own_sessions(&lab, count);
+        for (place, far) in fars.iter().enumerate() {
+            let (amplitude, _) = loudest(&sessions[place], frequency(place));
+            assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0, "{far:?}: {amplitude}");
+        }
+        lab.close_without_violations().await;
+    })
     .await;
-    lab.closed(count).await;
-    let sessions = own_sessions(&lab, count);
-    for (place, far) in fars.iter().enumerate() {
-        let (amplitude, _) = loudest(&sessions[place], frequency(place));
-        assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0, "{far:?}: {amplitude}");
-    }
-    lab.close_without_violations().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_releases_send_wideband_as_kind_0x10_at_the_configured_rate() {
-    let setup = Setup::default().script(&answer("tone:440", 900));
-    let (lab, door) = open_with(setup, |door| door.rate = 16_000).await;
-    let call = connect(door, Far::channel(16_000).release(Release::Pieces)).await;
-    let (heard, rate) = hears(&call, 700).await;
-    let (amplitude, rest) = sine_at(&heard[heard.len() / 7..], 440.0, rate);
-    assert_eq!(rate, 16_000);
-    assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0 && rest < -30.0, "{amplitude} {rest}");
-    call.hang_up();
-    well_behaved(&call.ended().await);
-    lab.record().await;
-    lab.close_without_violations().await;
+    in_real_time(async || {
+        let setup = Setup::default().script(&answer("tone:440", 900));
+        let (lab, door) = open_with(setup, |door| door.rate = 16_000).await;
+        let call = connect(door, Far::channel(16_000).release(Release::Pieces)).await;
+        let (heard, rate) = hears(&call, 700).await;
+        let (amplitude, rest) = sine_at(&heard[heard.len() / 7..], 440.0, rate);
+        assert_eq!(rate, 16_000);
+        assert!(decibels(amplitude, AMPLITUDE).abs() < 1.0 && rest < -30.0, "{amplitude} {rest}");
+        call.hang_up();
+        well_behaved(&call.ended().await);
+        lab.record().await;
+        lab.close_without_violations().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,16 @@ use tandem::audio::Codec;
 use tandem::simulate::phone::Act;
 
 use super::PORTS;
+use super::clock::in_real_time;
 use super::support::{Lab, Setup, answer, data_of, ms, truncations, utterance};
 use super::waveform::{likeness, onset, rms, through};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_truncation_is_where_the_phone_stopped_hearing() {
+    in_real_time(interrupted).await;
+}
+
+async fn interrupted() {
     let count = interruptions();
     let mut setup = Setup::default().script(&answer("sweep:300-3000", SWEEP_MS)).behave(|behaviour| {
         behaviour.speed = 12.0;

@@ -12,6 +12,7 @@ use tandem::simulate::asterisk::websocket::{
 use tandem::store::CallRecord;
 
 use super::PORTS;
+use super::clock::in_real_time;
 use super::support::{LOCALHOST, Lab, PATIENCE, Setup, answer, data_of, kinds, ms, tone, truncations};
 use super::waveform::{decibels, rms, sine};
 
@@ -58,48 +59,50 @@ fn loud_ms(pcm: &[i16], rate: u32) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tones_pass_both_ways_in_every_format_and_dialect() {
     let formats = ["ulaw", "alaw", "g722", "slin", "slin16", "slin24", "slin48", "opus"];
-    let each = formats.into_iter().enumerate().map(|(index, format)| async move {
-        let (lab, url) = open(Setup::default().greeting("Good morning.").speech("tone:440")).await;
-        let mut channel = Channel::of(Coding::from_asterisk(format).expect("one of ours"));
-        channel.json = index % 2 == 1;
-        channel.audio_first = index % 3 == 2;
-        let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
-        // The service says four seconds of 440 Hz.
-        let heard = call.person().until(|tape| loud_ms(&tape.pcm, tape.rate.max(8_000)) > 3_900);
-        assert!(in_time("the greeting was heard", heard).await, "{format}");
-        call.say(tone(1000.0, 8000.0, 2500), 24_000);
-        in_time("it was said", call.person().said()).await;
-        lab.service_until("the caller has been heard", |report| report.entries.len() > 3).await;
-        let tape = call.person().tape();
-        call.hang_up();
-        let report = ended(&call).await;
-        let (record, _) = lab.record().await;
-        let said = lab.ears.pcm(1);
-        lab.close_without_violations().await;
+    let each = formats.into_iter().enumerate().map(|(index, format)| {
+        in_real_time(async move || {
+            let (lab, url) = open(Setup::default().greeting("Good morning.").speech("tone:440")).await;
+            let mut channel = Channel::of(Coding::from_asterisk(format).expect("one of ours"));
+            channel.json = index % 2 == 1;
+            channel.audio_first = index % 3 == 2;
+            let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
+            // The service says four seconds of 440 Hz.
+            let heard = call.person().until(|tape| loud_ms(&tape.pcm, tape.rate.max(8_000)) > 3_900);
+            assert!(in_time("the greeting was heard", heard).await, "{format}");
+            call.say(tone(1000.0, 8000.0, 2500), 24_000);
+            in_time("it was said", call.person().said()).await;
+            lab.service_until("the caller has been heard", |report| report.entries.len() > 3).await;
+            let tape = call.person().tape();
+            call.hang_up();
+            let report = ended(&call).await;
+            let (record, _) = lab.record().await;
+            let said = lab.ears.pcm(1);
+            lab.close_without_violations().await;
 
-        assert_eq!(record.trunk.as_deref(), Some("asterisk_websocket"), "{format}");
-        assert!(
-            record.codec.as_deref().is_some_and(|codec| codec.contains('/')),
-            "{format}: {:?}",
-            record.codec
-        );
-        assert!(report.violations.is_empty(), "{format}: {:?}", report.violations);
-        assert_eq!(report.counts.discarded_bytes, 0, "{format}");
-        assert!(waiting(&report) <= 5, "{format}: {:?}", report.counts);
-        let first = tape.pcm.iter().position(|s| s.unsigned_abs() > 4000).expect("the tone");
-        let second = &tape.pcm[first + tape.rate as usize..][..tape.rate as usize];
-        let level = decibels(amplitude(second, tape.rate, 440.0), 8000.0);
-        assert!(level.abs() < 1.0, "{format}: 440 Hz was heard {level} dB from its level");
-        let first = said.iter().position(|s| s.unsigned_abs() > 4000).expect("the caller");
-        let (loud, rest) = sine(&said[first + 12_000..first + 36_000], 1000.0);
-        let level = decibels(loud, 8000.0);
-        assert!(level.abs() < 1.0, "{format}: 1000 Hz reached the service {level} dB from its level");
-        assert!(rest < -15.0, "{format}: {rest} dB beside the tone");
-        eprintln!(
-            "{format}: {level:.2} dB, rest {rest:.1} dB, queue {}, at most {}",
-            waiting(&report),
-            report.counts.queue_max
-        );
+            assert_eq!(record.trunk.as_deref(), Some("asterisk_websocket"), "{format}");
+            assert!(
+                record.codec.as_deref().is_some_and(|codec| codec.contains('/')),
+                "{format}: {:?}",
+                record.codec
+            );
+            assert!(report.violations.is_empty(), "{format}: {:?}", report.violations);
+            assert_eq!(report.counts.discarded_bytes, 0, "{format}");
+            assert!(waiting(&report) <= 5, "{format}: {:?}", report.counts);
+            let first = tape.pcm.iter().position(|s| s.unsigned_abs() > 4000).expect("the tone");
+            let second = &tape.pcm[first + tape.rate as usize..][..tape.rate as usize];
+            let level = decibels(amplitude(second, tape.rate, 440.0), 8000.0);
+            assert!(level.abs() < 1.0, "{format}: 440 Hz was heard {level} dB from its level");
+            let first = said.iter().position(|s| s.unsigned_abs() > 4000).expect("the caller");
+            let (loud, rest) = sine(&said[first + 12_000..first + 36_000], 1000.0);
+            let level = decibels(loud, 8000.0);
+            assert!(level.abs() < 1.0, "{format}: 1000 Hz reached the service {level} dB from its level");
+            assert!(rest < -15.0, "{format}: {rest} dB beside the tone");
+            eprintln!(
+                "{format}: {level:.2} dB, rest {rest:.1} dB, queue {}, at most {}",
+                waiting(&report),
+                report.counts.queue_max
+            );
+        })
     });
     // Two at a time: each is a whole server.
     let mut each: Vec<_> = each.map(Box::pin).collect();
@@ -111,73 +114,80 @@ async fn tones_pass_both_ways_in_every_format_and_dialect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_stays_short_whatever_the_clock() {
-    let (lab, url) = open(Setup::default().script(&answer("tone:440", 20_000))).await;
-    let mut channel = Channel::of(Coding::Linear(24_000));
-    channel.drift_ppm = 2_000.0;
-    let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
-    let heard = call.person().until(|tape| tape.length() > ms(20_000));
-    in_time("twenty seconds were heard", heard).await;
-    call.hang_up();
-    let report = ended(&call).await;
-    lab.close().await;
-    // A clock that is 2000 ppm slower leaves two frames more by now; as many as the machine was ever late stay, too.
-    assert!(waiting(&report) <= 5, "{:?}", report.counts);
-    assert_eq!(report.counts.dropped, 0);
-    assert!(report.violations.is_empty(), "{:?}", report.violations);
-    let marks = report.counts.commands.iter().filter(|text| text.starts_with("MARK_MEDIA")).count();
-    assert!(marks > 60, "{marks} marks in 20 s of speech");
+    in_real_time(async || {
+        let (lab, url) = open(Setup::default().script(&answer("tone:440", 20_000))).await;
+        let mut channel = Channel::of(Coding::Linear(24_000));
+        channel.drift_ppm = 2_000.0;
+        let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
+        let heard = call.person().until(|tape| tape.length() > ms(20_000));
+        in_time("twenty seconds were heard", heard).await;
+        call.hang_up();
+        let report = ended(&call).await;
+        lab.close().await;
+        // A clock that is 2000 ppm slower leaves two frames more by now; as many as the machine was ever late stay, too.
+        assert!(waiting(&report) <= 5, "{:?}", report.counts);
+        assert_eq!(report.counts.dropped, 0);
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        let marks = report.counts.commands.iter().filter(|text| text.starts_with("MARK_MEDIA")).count();
+        assert!(marks > 60, "{marks} marks in 20 s of speech");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_told_as_heard_is_what_asterisk_played() {
-    let mut setup = Setup::default().script(&answer("sweep:300-3000", 6_000)).behave(|behaviour| {
-        behaviour.speed = 12.0;
-        behaviour.response_latency = ms(20);
-    });
-    setup.assistant = r#"turn_detection = { kind = "server_vad", silence_duration_ms = 200 }"#;
-    let (lab, url) = open(setup).await;
-    for (round, json) in [false, true, false, true].into_iter().enumerate() {
-        let mut channel = Channel::of(Coding::Linear(24_000));
-        channel.json = json;
-        let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
-        let listens = 900 + round * 137;
-        let heard = call.person().until(|tape| loud_ms(&tape.pcm, 24_000) > listens);
-        assert!(in_time("the answer began", heard).await);
-        call.say(tone(500.0, 9000.0, 260), 24_000);
-        let count = round + 1;
-        lab.service_until("it was told what was heard", |report| truncations(report).len() == count).await;
-        // What was on its way has come.
-        in_time("the silence after it", call.hear(ms(100))).await;
-        let tape = call.person().tape();
-        call.hang_up();
-        let report = ended(&call).await;
-        assert!(report.violations.is_empty(), "{:?}", report.violations);
-        let flushes = report.counts.commands.iter().filter(|text| text.contains("FLUSH_MEDIA")).count();
-        assert_eq!(flushes, 1, "{:?}", report.counts.commands);
+    in_real_time(async || {
+        let mut setup = Setup::default().script(&answer("sweep:300-3000", 6_000)).behave(|behaviour| {
+            behaviour.speed = 12.0;
+            behaviour.response_latency = ms(20);
+        });
+        setup.assistant = r#"turn_detection = { kind = "server_vad", silence_duration_ms = 200 }"#;
+        let (lab, url) = open(setup).await;
+        for (round, json) in [false, true, false, true].into_iter().enumerate() {
+            let mut channel = Channel::of(Coding::Linear(24_000));
+            channel.json = json;
+            let call = WebSocketCall::connect(&format!("{url}/100"), channel).await.expect("taken");
+            let listens = 900 + round * 137;
+            let heard = call.person().until(|tape| loud_ms(&tape.pcm, 24_000) > listens);
+            assert!(in_time("the answer began", heard).await);
+            call.say(tone(500.0, 9000.0, 260), 24_000);
+            let count = round + 1;
+            lab.service_until("it was told what was heard", |report| truncations(report).len() == count)
+                .await;
+            // What was on its way has come.
+            in_time("the silence after it", call.hear(ms(100))).await;
+            let tape = call.person().tape();
+            call.hang_up();
+            let report = ended(&call).await;
+            assert!(report.violations.is_empty(), "{:?}", report.violations);
+            let flushes = report.counts.commands.iter().filter(|text| text.contains("FLUSH_MEDIA")).count();
+            assert_eq!(flushes, 1, "{:?}", report.counts.commands);
 
-        let flushed_at = report.flushed_at.expect("the queue was emptied");
-        let (told, mut played) = (lab.closed(count).await, 0);
-        assert_eq!(told.len(), count);
-        // The first answer: up to the first 200 ms of silence.
-        let mut silence = 0;
-        for window in tape.pcm.chunks(24).skip_while(|window| rms(window) <= 560.0) {
-            silence = if rms(window) > 560.0 { 0 } else { silence + 1 };
-            if silence > 200 {
-                break;
+            let flushed_at = report.flushed_at.expect("the queue was emptied");
+            let (told, mut played) = (lab.closed(count).await, 0);
+            assert_eq!(told.len(), count);
+            // The first answer: up to the first 200 ms of silence.
+            let mut silence = 0;
+            for window in tape.pcm.chunks(24).skip_while(|window| rms(window) <= 560.0) {
+                silence = if rms(window) > 560.0 { 0 } else { silence + 1 };
+                if silence > 200 {
+                    break;
+                }
+                played += usize::from(silence == 0);
             }
-            played += usize::from(silence == 0);
+            let report = lab.service.report();
+            let (_, told) = truncations(&report).pop().expect("it was told");
+            let off = played as f64 - told as f64;
+            eprintln!("played {played} ms, told {told} ms");
+            assert!(off.abs() <= 25.0, "the service was told {told} ms, and {played} ms were played");
+            // A frame that had begun, and the fade.
+            let old = tape.last_loud(560).expect("it was loud");
+            let after = old.saturating_duration_since(flushed_at);
+            assert!(after <= ms(60), "heard {after:?} after the flush");
         }
-        let report = lab.service.report();
-        let (_, told) = truncations(&report).pop().expect("it was told");
-        let off = played as f64 - told as f64;
-        eprintln!("played {played} ms, told {told} ms");
-        assert!(off.abs() <= 25.0, "the service was told {told} ms, and {played} ms were played");
-        // A frame that had begun, and the fade.
-        let old = tape.last_loud(560).expect("it was loud");
-        let after = old.saturating_duration_since(flushed_at);
-        assert!(after <= ms(60), "heard {after:?} after the flush");
-    }
-    lab.close().await;
+        lab.close().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use tandem::audio::{Codec, voice};
 use tandem::simulate::phone::Act;
 
 use super::PORTS;
+use super::clock::in_real_time;
 use super::relay::{Damage, Relay, Weather};
 use super::support::{Lab, Setup, acts, answer, listen, ms, plan, say, tone};
 use super::waveform::{find, onset, rms, snr};
@@ -22,7 +23,9 @@ async fn bad_networks_cost_what_they_lose_and_not_a_sample_of_time() {
         ("all of it", Weather { lost: 0.03, doubled: 0.05, overtaken: 0.05 }),
     ];
     join_all(
-        weathers.into_iter().enumerate().map(|(seed, (name, weather))| check(name, weather, seed as u64)),
+        weathers.into_iter().enumerate().map(|(seed, (name, weather))| {
+            in_real_time(async move || check(name, weather, seed as u64).await)
+        }),
     )
     .await;
 }

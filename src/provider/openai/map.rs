@@ -537,5 +537,5 @@ const MAX_OPEN_CALLER_TURNS: usize = 32;
 const SCRATCH_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
-#[path = "map_tests.rs"]
+#[path = "map_tests/mod.rs"]
 mod tests;
