@@ -220,7 +220,7 @@ impl Trunking {
                     return Ok((user, self.asked(request)?));
                 }
                 if trunks.is_empty() {
-                    return Err(RouteRefusal::new(403, "the URI's host is no trunk's"));
+                    return Err(RouteRefusal::new(403, "the URI's host is no trunk's; set trunk.peers"));
                 }
                 Ok((user, trunks))
             }
