@@ -300,7 +300,7 @@ impl Rules<'_> {
     fn asterisk_websocket(&mut self) {
         let Some(door) = &self.config.asterisk_websocket else { return };
         let key = |name: &str| format!("asterisk_websocket.{name}");
-        if door.listen.is_none() && door.connect.is_none() {
+        if !self.written(&key("listen")) && !self.written(&key("connect")) {
             let fix = "add listen = \"127.0.0.1:9093\", or connect = \"ws://127.0.0.1:8088/media\" to connect to Asterisk";
             return self.error("asterisk_websocket", "Asterisk has nowhere to connect to", fix);
         }

@@ -9,7 +9,8 @@
 //!
 //! A leg begins with or without its media: a channel of ARI's is there before anything is heard of it.
 //! [`PcmStream`] is the core: it turns payloads into bridge samples whose count is elapsed time, and slots
-//! into payloads. [`PbxLeg`] is the shell on a media worker, with the face that a SIP leg has.
+//! into payloads. [`PbxLeg`] is the shell on a media worker, with the face that a SIP leg has. [`Door`] is what
+//! the listeners share: who may come in, how many at a time, and what becomes of them.
 
 pub mod announce;
 pub mod coding;

@@ -14,6 +14,7 @@ use crate::config::{Config, Loaded};
 use crate::time::UnixMs;
 
 mod ari;
+mod asterisk_websocket;
 mod host;
 mod network;
 mod services;
@@ -100,6 +101,7 @@ async fn examine(loaded: &Loaded, client: Option<&Client>, offline: bool) -> Vec
     checks.extend(trunks::trunks(config, client.filter(|_| running), offline).await);
     checks.extend(services::providers(config, offline).await);
     checks.extend(ari::ari(config, client.filter(|_| running), offline).await);
+    checks.extend(asterisk_websocket::connection(config, offline).await);
     checks
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! ari           a whole PBX: REST, events, bridges, external media, people who call
 //! audiosocket   an AudioSocket() application or an AudioSocket channel: a TCP client that speaks first
+//! call          what whoever tries something holds of a call by one of the doors
 //! person        who is on the line: what they say, what they hear and when
 //! websocket     a WebSocket channel: a queue of its own, drained by a timer of its own
 //! release       which Asterisk it is: what older ones could not do, and got wrong
@@ -13,6 +14,7 @@
 
 pub mod ari;
 pub mod audiosocket;
+pub mod call;
 pub mod cli;
 pub mod measure;
 pub mod person;

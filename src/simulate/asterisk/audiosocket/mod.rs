@@ -6,13 +6,13 @@ mod session;
 mod tests;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
 
+use super::call::{Call, Channel};
 use super::measure::Pace;
 use super::person::{Far, Person};
 use super::release::Release;
@@ -179,20 +179,8 @@ impl Report {
     }
 }
 
-/// A call over an AudioSocket. Dropped, the caller hangs up.
-pub struct AudioSocketCall {
-    person: Arc<Person>,
-    orders: mpsc::Sender<Order>,
-    report: Arc<Mutex<Report>>,
-    done: watch::Receiver<bool>,
-}
-
-/// What the caller does.
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    Press(char),
-    HangUp,
-}
+/// A call over an AudioSocket.
+pub type AudioSocketCall = Call<Report>;
 
 impl AudioSocketCall {
     /// Connects as Asterisk does, names the call and begins.
@@ -217,7 +205,7 @@ impl AudioSocketCall {
         person: Arc<Person>,
     ) -> std::io::Result<Self> {
         let stream = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(to)).await??;
-        let report = Arc::new(Mutex::new(Report {
+        let report = Report {
             uuid: uuid.to_string(),
             rate: setup.rate(),
             ended: None,
@@ -229,59 +217,14 @@ impl AudioSocketCall {
             split_headers: 0,
             violations: Vec::new(),
             ended_at: None,
-        }));
-        let (orders, inbox) = mpsc::channel(64);
-        let (finished, done) = watch::channel(false);
-        let session =
-            Session::new(Link::new(stream, setup.release)?, uuid, setup, far, report.clone(), inbox);
+        };
+        let (call, Channel { orders, report, finished }) = Self::new(uuid.to_string(), person, report);
+        let session = Session::new(Link::new(stream, setup.release)?, uuid, setup, far, report, orders);
         tokio::spawn(async move {
             session.run().await;
             finished.send_replace(true);
         });
-        Ok(Self { person, orders, report, done })
-    }
-
-    /// Who is on the line.
-    pub fn person(&self) -> &Arc<Person> {
-        &self.person
-    }
-
-    /// The caller says this, after all else.
-    pub fn say(&self, pcm: impl Into<Arc<[i16]>>, rate: u32) {
-        self.person.say(pcm, rate);
-    }
-
-    /// The next `span` of what the caller hears; less when the call ends before.
-    pub async fn hear(&self, span: Duration) -> Vec<i16> {
-        self.person.hear(span).await
-    }
-
-    /// The caller presses a key: `0`-`9`, `*`, `#`, `A`-`D`. Older releases do not pass it on.
-    pub fn press(&self, digit: char) {
-        // A call that is over takes no keys.
-        let _ = self.orders.try_send(Order::Press(digit));
-    }
-
-    /// The caller hangs up: the connection is closed, without a word.
-    pub fn hang_up(&self) {
-        let _ = self.orders.try_send(Order::HangUp);
-    }
-
-    /// What is known so far.
-    pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for the end.
-    pub async fn ended(&self) -> Report {
-        // An error is the end of the task, too.
-        let _ = self.done.clone().wait_for(|done| *done).await;
-        self.report()
-    }
-
-    /// For those who want to know of the end elsewhere.
-    pub(super) fn done(&self) -> watch::Receiver<bool> {
-        self.done.clone()
+        Ok(call)
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::link::{DIGIT, Link, Received, SLIN, UUID, kind_of, message, rate_of};
-use super::{Delivery, Door, Fault, How, Order, Report, Setup};
+use super::{Delivery, Door, Fault, How, Report, Setup};
+use crate::simulate::asterisk::call::Order;
 use crate::simulate::asterisk::measure::{SLOT, ms};
 use crate::simulate::asterisk::person::Far;
 use crate::simulate::asterisk::uuid::Uuid;

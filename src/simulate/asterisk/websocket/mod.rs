@@ -5,13 +5,13 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use driver::{Counts, Direction};
 
+use super::call::{Call, Channel, Order};
 use super::measure::Pace;
 use super::person::{Far, Person};
 use super::uuid::Uuid;
@@ -166,20 +167,8 @@ pub enum ConnectError {
     Failed(String),
 }
 
-/// A call over a WebSocket. Dropped, the caller hangs up.
-pub struct WebSocketCall {
-    person: Arc<Person>,
-    orders: mpsc::Sender<Order>,
-    report: Arc<Mutex<Report>>,
-    done: watch::Receiver<bool>,
-    connection: String,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    Press(char),
-    HangUp,
-}
+/// A call over a WebSocket.
+pub type WebSocketCall = Call<Report>;
 
 /// The place for the application's connection.
 pub(super) type Slot = oneshot::Sender<WebSocketStream<TcpStream>>;
@@ -226,7 +215,7 @@ impl WebSocketCall {
         person: Arc<Person>,
     ) -> (Self, Slot) {
         let format = setup.coding.asterisk().unwrap_or("slin").to_owned();
-        let report = Arc::new(Mutex::new(Report {
+        let report = Report {
             connection: connection.to_owned(),
             format: format.clone(),
             answered: false,
@@ -238,7 +227,7 @@ impl WebSocketCall {
             violations: Vec::new(),
             ended_at: None,
             flushed_at: None,
-        }));
+        };
         let name = Name {
             connection: connection.to_owned(),
             channel: format!("WebSocket/{connection}/0x7f20ac00{:04x}", rand::random::<u16>()),
@@ -248,73 +237,28 @@ impl WebSocketCall {
         };
         let frame = setup.coding.bytes_in(super::measure::SLOT);
         let driver = Driver::new(name, frame, setup.json, setup.passthrough, setup.direction);
-        let (orders, inbox) = mpsc::channel(64);
-        let (finished, done) = watch::channel(false);
+        let (call, Channel { orders, report, finished }) = Self::new(connection.to_owned(), person, report);
         let (slot, arrives) = oneshot::channel::<WebSocketStream<TcpStream>>();
-        let shown = report.clone();
         tokio::spawn(async move {
-            match (Voice::of(setup.coding), wait(arrives, inbox).await) {
+            match (Voice::of(setup.coding), wait(arrives, orders).await) {
                 (Ok(voice), Some((ws, orders))) => {
-                    Session::new(ws, driver, voice, setup, far, shown, orders).run().await;
+                    Session::new(ws, driver, voice, setup, far, report, orders).run().await;
                 }
                 _ => {
                     far.leave();
-                    let mut report = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
                     report.ended = Some(How::NobodyCame);
                     report.ended_at = Some(Instant::now());
                 }
             }
             finished.send_replace(true);
         });
-        (Self { person, orders, report, done, connection: connection.to_owned() }, slot)
+        (call, slot)
     }
 
     /// What the application connects to, after `/media/`.
     pub fn connection(&self) -> &str {
-        &self.connection
-    }
-
-    /// Who is on the line.
-    pub fn person(&self) -> &Arc<Person> {
-        &self.person
-    }
-
-    /// The caller says this, after all else.
-    pub fn say(&self, pcm: impl Into<Arc<[i16]>>, rate: u32) {
-        self.person.say(pcm, rate);
-    }
-
-    /// The next `span` of what the caller hears; less when the call ends before.
-    pub async fn hear(&self, span: Duration) -> Vec<i16> {
-        self.person.hear(span).await
-    }
-
-    /// The caller presses a key.
-    pub fn press(&self, digit: char) {
-        // A call that is over takes no keys.
-        let _ = self.orders.try_send(Order::Press(digit));
-    }
-
-    /// The caller hangs up: the socket closes with 1000.
-    pub fn hang_up(&self) {
-        let _ = self.orders.try_send(Order::HangUp);
-    }
-
-    /// What is known so far.
-    pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for the end.
-    pub async fn ended(&self) -> Report {
-        // An error is the end of the task, too.
-        let _ = self.done.clone().wait_for(|done| *done).await;
-        self.report()
-    }
-
-    /// For those who want to know of the end elsewhere.
-    pub(super) fn done(&self) -> watch::Receiver<bool> {
-        self.done.clone()
+        self.name()
     }
 }
 

@@ -11,7 +11,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::driver::{Driver, Verdict};
-use super::{Fault, How, Order, Report, Setup};
+use super::{Fault, How, Report, Setup};
+use crate::simulate::asterisk::call::Order;
 use crate::simulate::asterisk::measure::{SLOT, ms};
 use crate::simulate::asterisk::person::Far;
 use crate::simulate::asterisk::voice::Voice;
