@@ -367,7 +367,14 @@ impl Shell {
                     stopping = true;
                     self.app.close();
                 }
-                Some(message) = inbox.recv() => self.message(message),
+                Some(message) = inbox.recv() => {
+                    // Calls that are cut off say so in the same moment: whoever is passed on must know why.
+                    if !stopping && stop.is_cancelled() {
+                        stopping = true;
+                        self.app.close();
+                    }
+                    self.message(message);
+                }
                 Some(news) = news.recv() => self.news(news),
                 Some(answer) = self.asking.join_next() => match answer {
                     Ok((request, outcome)) => self.app.answered(Instant::now(), request, outcome),

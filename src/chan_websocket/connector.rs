@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::client::{ClientSettings, ConnectError, connect};
@@ -16,6 +17,8 @@ use crate::pbx::{Door, Uuid};
 pub struct Connector {
     settings: Arc<ClientSettings>,
     door: Arc<Door>,
+    /// For those that are being connected to: an Asterisk that does not answer must not cost the door its places.
+    openings: Arc<Semaphore>,
 }
 
 /// A call to be fetched.
@@ -50,6 +53,11 @@ pub enum CannotFetch {
     /// There are enough.
     #[error("all of asterisk_websocket.max_calls ({0}) are up; try again when one has ended, or raise it")]
     Full(usize),
+    /// Asterisk takes long to answer.
+    #[error(
+        "{OPENINGS_MAX} calls are being fetched, and Asterisk has not answered yet; try again in a second"
+    )]
+    Slow,
     /// It was not taken.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -60,6 +68,7 @@ impl CannotFetch {
         match self {
             Self::Connect(error) => error.outcome(),
             Self::Full(_) => "full",
+            Self::Slow => "slow",
             Self::Refused(refusal) => refusal.outcome(),
         }
     }
@@ -68,7 +77,7 @@ impl CannotFetch {
 impl Connector {
     /// Fetches calls from that Asterisk. They have the places of those who come in by `door`.
     pub fn new(settings: ClientSettings, door: Arc<Door>) -> Self {
-        Self { settings: Arc::new(settings), door }
+        Self { settings: Arc::new(settings), door, openings: Arc::new(Semaphore::new(OPENINGS_MAX)) }
     }
 
     /// Fetches a call. Runs on the ordinary runtime.
@@ -90,6 +99,7 @@ impl Connector {
     async fn try_fetch(&self, waiting: Waiting) -> Result<Fetched, CannotFetch> {
         let Waiting { connection, called, caller, answer_later } = waiting;
         self.door.takes_calls()?;
+        let _opening = self.openings.try_acquire().map_err(|_| CannotFetch::Slow)?;
         let place = self.door.place().ok_or(CannotFetch::Full(self.door.max_calls()))?;
         let reference = connection.to_string();
         let connected = tokio::select! {
@@ -106,3 +116,6 @@ impl Connector {
         Ok(Fetched { call, channel: connected.start.map(|start| (start.channel, start.channel_id)) })
     }
 }
+
+/// Calls that are being connected to at a time.
+const OPENINGS_MAX: usize = 32;

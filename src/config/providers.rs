@@ -82,8 +82,8 @@ pub struct OpenAi {
     /// Audio sent per WebSocket message, in milliseconds: a multiple of 20 up to 200. More saves CPU and adds delay.
     #[schemars(range(min = 20, max = 200), extend("multipleOf" = 20))]
     pub uplink_interval_ms: u16,
-    /// The same for a caller who is quiet and whom the service does not hear speak. Their next sound leaves at once, so
-    /// it saves CPU and delays no word. Below `uplink_interval_ms` it has no effect.
+    /// The same for a caller who is quiet and whom the service does not hear speak. Their next sound is not
+    /// kept for it, so it saves CPU and delays no word. Below `uplink_interval_ms` it has no effect.
     #[schemars(range(min = 20, max = 200), extend("multipleOf" = 20))]
     pub quiet_uplink_interval_ms: u16,
     /// Noise reduction before turn detection: `off`, `near_field` (handset) or `far_field` (speakerphone).

@@ -101,7 +101,7 @@ fn problem(error: CannotFetch) -> Problem {
     let text = error.to_string();
     let bad = |status, title| Problem::new(status, "pbx_refused", title, text.clone());
     match &error {
-        CannotFetch::Full(_) | CannotFetch::Refused(_) => Problem::unavailable(text),
+        CannotFetch::Full(_) | CannotFetch::Slow | CannotFetch::Refused(_) => Problem::unavailable(text),
         CannotFetch::Connect(error) => match error {
             ConnectError::Unknown => Problem::not_found(text),
             ConnectError::Taken => Problem::conflict(text),

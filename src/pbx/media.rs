@@ -298,7 +298,8 @@ impl PcmMedia {
         Ok(Self::with(stream, wire, pacer))
     }
 
-    fn with(stream: PcmStream, wire: Box<dyn Wire>, pacer: &Pacer) -> Self {
+    fn with(mut stream: PcmStream, wire: Box<dyn Wire>, pacer: &Pacer) -> Self {
+        stream.interrupted();
         Self {
             stream,
             wire,

@@ -71,11 +71,12 @@ impl Pace {
             self.surplus -= samples;
             return Quiet::LeaveOut;
         }
-        match std::mem::take(&mut self.missing).min(MOST) {
+        match self.missing.min(STEP) {
             0 => Quiet::Keep,
-            missing => {
-                self.best = self.best.map(|best| best + missing);
-                Quiet::MakeUp(missing as usize)
+            step => {
+                self.missing -= step;
+                self.best = self.best.map(|best| best + step);
+                Quiet::MakeUp(step as usize)
             }
         }
     }
@@ -106,7 +107,10 @@ const RATE: i64 = crate::audio::BRIDGE_RATE as i64;
 const WINDOW: u32 = 50;
 /// Less than a frame is not worth a step.
 const TOLERANCE: i64 = 480;
-/// The most that is made up at once: 10 s.
+/// The most that is made up within what is quiet: two frames, for it may be the pause between two words, which is not
+/// to pass for the end of what is said.
+const STEP: i64 = 2 * TOLERANCE;
+/// The most that is made up at once, after a pause: 10 s.
 const MOST: i64 = 10 * RATE;
 
 #[cfg(test)]

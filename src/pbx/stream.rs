@@ -176,6 +176,11 @@ impl PcmStream {
         }
     }
 
+    /// Whatever comes next comes by another way, or by one that was cut: the time between belongs before it.
+    pub fn interrupted(&mut self) {
+        self.paused = true;
+    }
+
     /// When silence must be made up because nothing comes.
     pub fn next_timeout(&self) -> Instant {
         self.timeline.next_timeout()

@@ -48,7 +48,8 @@ pub async fn run(
 async fn admit(exchange: Arc<Exchange>, settings: PbxSettings, visitor: Visitor) {
     let started = Instant::now();
     if exchange.draining() {
-        return refused(&exchange, settings, visitor, CONGESTION);
+        // As calls that a server that stops cuts off: where the PBX can, they go on in the dialplan.
+        return refused(&exchange, settings, visitor, TEMPORARY_FAILURE);
     }
     let id = visitor.call;
     let span = info_span!("call", %id, leg = %visitor.leg.id, trunk = visitor.door);
@@ -128,4 +129,5 @@ fn refused(exchange: &Exchange, settings: PbxSettings, visitor: Visitor, cause: 
 
 /// Q.850.
 const UNALLOCATED: u16 = 1;
+const TEMPORARY_FAILURE: u16 = 41;
 const CONGESTION: u16 = 42;

@@ -595,7 +595,8 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// Q.850; what a server that stops ends calls with.
+/// Q.850; what a server that stops ends calls with, and calls that fail for a fault of ours or of the network's: while
+/// it stops those go on in the dialplan, too.
 const TEMPORARY_FAILURE: u16 = 41;
 /// An answer that did not come may mean that the PBX is about to do what it was asked.
 const UNCERTAIN: Duration = Duration::from_secs(2);

@@ -169,7 +169,7 @@ impl Call {
         });
         let unremarkable = voice.is_none() && talk.pulse.deadline() == suspected;
         self.mind_the_voice(talk, voice);
-        // The session has written it, unless the service does not read.
+        // The session has written it, unless the service does not read, or it is quiet and gathered.
         if let Some(sent_at) = sent_at {
             self.leg.note_uplink(sent_at.saturating_duration_since(since));
             if let Some(level) = talk.levels.look(sent_at) {

@@ -2,8 +2,8 @@
 //!
 //! Speech leaves by the configured interval, and so does the silence that may be the end of it. Where the service
 //! hears nobody speak, what is quiet gathers into larger messages until the first frame that is not, which leaves at
-//! once with all before it. So no word and no end of a turn is later for it, and a caller who listens costs the
-//! network a fraction.
+//! once with all before it. So what is said is not later for it, nor is its end; a whisper below the threshold may be,
+//! by less than a message. A caller who listens costs the network a fraction.
 
 use super::request::{append_message, push_pcm};
 use crate::audio::{BRIDGE_RATE, level};
@@ -75,7 +75,7 @@ const OCTETS_PER_SAMPLE: usize = 2;
 const SAMPLES_PER_MS: usize = BRIDGE_RATE as usize / 1000;
 /// Mean square of a frame in which nobody says a word: -55 dBov, above what telephone lines hum.
 const QUIET: f32 = 3_395.0;
-/// 400 ms: by then the service has said whether it heard somebody speak.
+/// 400 ms: by then a service has usually said whether it heard somebody speak.
 const QUIET_AFTER: usize = 2 * BRIDGE_RATE as usize / 5;
 
 #[cfg(test)]
