@@ -262,6 +262,9 @@ impl World {
     }
 }
 
+/// By as much a clock that is off by 500 ppm goes wrong in two seconds, from one mark to a few later ones.
+const DRIFT_US: u64 = 1_000;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -279,7 +282,7 @@ proptest! {
         world.run(90_000_000);
         prop_assert!(world.asterisk.deepest <= 4, "{} frames waited", world.asterisk.deepest);
         let worst = world.errors_us.iter().map(|error| error.unsigned_abs()).max().unwrap_or(0);
-        prop_assert!(worst <= SLOT_US, "the position was wrong by {worst} us");
+        prop_assert!(worst <= SLOT_US + DRIFT_US, "the position was wrong by {worst} us");
         // Where a tick falls between two messages, a frame may miss it once.
         prop_assert!(world.starved <= 2, "{} ticks of speech found nothing", world.starved);
         prop_assert_eq!(world.asterisk.flushes, 0);
@@ -310,7 +313,7 @@ proptest! {
         world.errors_us.clear();
         world.run(world.now_us + 10_000_000);
         let worst = world.errors_us.iter().map(|error| error.unsigned_abs()).max().unwrap_or(0);
-        prop_assert!(worst <= SLOT_US, "the position was wrong by {worst} us");
+        prop_assert!(worst <= SLOT_US + DRIFT_US, "the position was wrong by {worst} us");
     }
 
     #[test]
@@ -328,7 +331,8 @@ proptest! {
         world.run(3_000_000);
         world.starved = 0;
         world.run(60_000_000);
-        prop_assert!(world.asterisk.deepest <= 4, "{} frames waited", world.asterisk.deepest);
+        // As many as nearby, and those on their way while an answer is: 68 ms there and back.
+        prop_assert!(world.asterisk.deepest <= 8, "{} frames waited", world.asterisk.deepest);
         prop_assert!(world.starved <= 4, "{} ticks of speech found nothing", world.starved);
     }
 }
