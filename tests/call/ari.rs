@@ -1,7 +1,7 @@
 //! Whole calls over ARI: the far end is a simulated Asterisk, or two people on it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tandem::ari::Access;
@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::PORTS;
+use super::clock::{lateness, watch};
 use super::dial::post;
-use super::support::{Lab, Setup, answer, data_of, kinds, ms, tone, within};
+use super::support::{Lab, PATIENCE, Setup, answer, data_of, kinds, ms, tone, within};
 
 /// What the server under test is called.
 const NODE: &str = "edge-1";
@@ -56,6 +57,7 @@ async fn lab(pbx: &Asterisk, medium: AriMedium, format: &str) -> Lab {
 }
 
 fn setup(pbx: &Asterisk, medium: AriMedium, format: &str) -> Setup {
+    watch();
     let ari = section(pbx, medium, format);
     let setup = Setup::default().script(&answer("tone:440", 1500)).configure(move |config| {
         config.node.name = NODE.to_owned();
@@ -89,17 +91,27 @@ async fn application(pbx: &Asterisk, name: &str) -> (Access, CancellationToken, 
     (access, life, following)
 }
 
-/// Says a tone and listens to what comes back of it.
+/// Says a tone and listens to what comes back of it; again, where it is torn or missing because this machine was
+/// late.
 async fn echoed(caller: &Caller, hz: f64) -> Option<measure::Tone> {
-    caller.say(tone(hz, 9000.0, 1500), 24_000);
-    let pcm = caller.hear(ms(1500)).await;
-    let rate = caller.person().tape().rate;
-    measure::tone(&pcm, rate)
+    let mut rest = 10;
+    loop {
+        let began = Instant::now();
+        caller.say(tone(hz, 9000.0, 1500), 24_000);
+        let pcm = caller.hear(ms(1500)).await;
+        let rate = caller.person().tape().rate;
+        let heard = measure::tone(&pcm, rate);
+        let whole = heard.is_some_and(|heard| (heard.hz - hz).abs() < 5.0 && heard.purity > 0.9);
+        rest -= 1;
+        if whole || rest == 0 || lateness(began, Instant::now()).is_zero() {
+            return heard;
+        }
+    }
 }
 
 /// Nothing of ours is left on the PBX, and we have made no mistake.
 async fn clean(pbx: &Asterisk) {
-    let done = tokio::time::timeout(Duration::from_secs(10), pbx.until(|report| report.left_over.is_empty()));
+    let done = tokio::time::timeout(PATIENCE, pbx.until(|report| report.left_over.is_empty()));
     assert!(done.await.is_ok(), "left over: {:?}", pbx.report().left_over);
     let violations = pbx.report().violations;
     assert!(violations.is_empty(), "{violations:#?}");
@@ -137,7 +149,7 @@ async fn an_assistant_talks_and_listens_and_keys_go_both_ways() {
     caller.say(tone(700.0, 9000.0, 800), 24_000);
     caller.press('7');
     let id = lab.live_call().await.id;
-    within(10, "the key is recorded", async || {
+    within(60, "the key is recorded", async || {
         let events = lab.events(id).await;
         data_of(&events, "dtmf.received").iter().any(|data| data["digit"] == "7").then_some(())
     })
@@ -146,9 +158,9 @@ async fn an_assistant_talks_and_listens_and_keys_go_both_ways() {
     let (status, _) =
         lab.http("POST", &format!("/api/v1/calls/{id}/dtmf"), &token, r#"{"digits": "12#"}"#).await;
     assert_eq!(status, 202);
-    within(10, "keys are pressed", async || pbx.keys(caller.id()).filter(|keys| keys == "12#").map(drop))
+    within(60, "keys are pressed", async || pbx.keys(caller.id()).filter(|keys| keys == "12#").map(drop))
         .await;
-    within(10, "the service hears the caller", async || {
+    within(60, "the service hears the caller", async || {
         // Not yet while only its beginning is there.
         let heard = measure::tone(&lab.ears.pcm(1), 24_000)?;
         ((heard.hz - 700.0).abs() < 10.0 && heard.purity > 0.9).then_some(())
@@ -178,13 +190,13 @@ async fn a_caller_is_sent_to_an_extension_or_a_queue_of_the_dialplan() {
         let nowhere = json!({"to": "dialplan:999@internal"}).to_string();
         let (status, _) = lab.http("POST", &path, &token, &nowhere).await;
         assert_eq!(status, 202);
-        within(10, "the transfer fails", async || {
+        within(60, "the transfer fails", async || {
             let told = data_of(&lab.events(id).await, "call.transfer");
             told.iter().any(|data| data.to_string().contains("999")).then_some(())
         })
         .await;
         assert_eq!(caller.state().as_deref(), Some("Up"), "the caller is still ours");
-        within(10, "the transfer is taken", async || {
+        within(60, "the transfer is taken", async || {
             let (status, _) = lab.http("POST", &path, &token, &json!({ "to": to }).to_string()).await;
             (status == 202).then_some(())
         })
@@ -238,7 +250,7 @@ async fn calls_are_made_over_the_pbx_with_every_outcome() {
             assert!((heard.hz - 800.0).abs() < 5.0, "{heard:?}");
             party.hang_up();
         }
-        let call = within(20, "the call ends", async || {
+        let call = within(60, "the call ends", async || {
             let call = lab.server.store().call(id).await.expect("the store answers").expect("its record");
             call.ended_at.is_some().then_some(call)
         })
@@ -250,7 +262,7 @@ async fn calls_are_made_over_the_pbx_with_every_outcome() {
         assert!(ours || (ended == Some(status) && why.starts_with(reason)), "{to}: {ended:?} {why}");
         assert_eq!(call.answered_at.is_some(), disposition == Disposition::Completed, "{to}");
     }
-    let done = tokio::time::timeout(ms(10_000), pbx.until(|report| report.left_over.is_empty()));
+    let done = tokio::time::timeout(PATIENCE, pbx.until(|report| report.left_over.is_empty()));
     assert!(done.await.is_ok(), "left over: {:?}", pbx.report().left_over);
     // An endpoint that nobody knows is not called, as asked for.
     assert_eq!(pbx.report().violations, ["POST channels: 500 "]);
@@ -272,7 +284,7 @@ async fn a_call_goes_on_while_the_event_socket_is_cut() {
     pbx.until_app("tandem").await;
     stays.press('4');
     let id = lab.live_call().await.id;
-    within(10, "a key is told again", async || {
+    within(60, "a key is told again", async || {
         let events = lab.events(id).await;
         (!data_of(&events, "dtmf.received").is_empty()).then_some(())
     })
@@ -292,7 +304,7 @@ async fn when_the_pbx_restarts_its_calls_end_and_new_ones_come() {
         assert!(caller.answered().await);
         pbx.go_down();
         let token = lab.token().await;
-        within(10, "it is noticed", async || {
+        within(60, "it is noticed", async || {
             let (_, state) = lab.http("GET", "/api/v1/ari", &token, "").await;
             (state["connected"] == false).then_some(())
         })
@@ -336,7 +348,7 @@ async fn a_caller_whom_a_crash_of_ours_left_alone_is_adopted_and_leftovers_go() 
     let lab = Lab::open(PORTS, setup(&pbx, AriMedium::Rtp, "g722")).await;
     let call = lab.live_call().await;
     assert_eq!((call.to.as_str(), call.from.as_str()), ("400", "+15550100"));
-    within(10, "they are heard again", async || {
+    within(60, "they are heard again", async || {
         echoed(&caller, 600.0).await.filter(|heard| (heard.hz - 600.0).abs() < 5.0)
     })
     .await;
@@ -364,7 +376,7 @@ async fn somebody_listens_in_on_two_people() {
     let (status, answer): (u16, Value) = lab.http("GET", "/api/v1/ari", &token, "").await;
     assert_eq!((status, &answer["connected"], &answer["legs"]), (200, &json!(true), &json!(1)));
     one.say(tone(900.0, 9000.0, 1500), 24_000);
-    within(20, "the service hears them", async || {
+    within(60, "the service hears them", async || {
         measure::tone(&lab.ears.pcm(1), 24_000).filter(|heard| (heard.hz - 900.0).abs() < 10.0)
     })
     .await;
@@ -391,13 +403,13 @@ async fn what_waits_to_be_said_outlives_the_medium() {
             let heard = measure::tone(&pcm, caller.person().tape().rate)?;
             ((heard.hz - 440.0).abs() < 5.0 && heard.purity > 0.9).then_some(())
         };
-        within(10, "the assistant speaks", &words).await;
+        within(60, "the assistant speaks", &words).await;
         let is_medium = |id: &str| id.contains("-media-");
         let first = pbx.until_channel(is_medium).await;
         pbx.party(&first).expect("the medium").hang_up();
         pbx.until_channel(|id| is_medium(id) && id != first).await;
         // It has been given all of it: what is heard now is what waited.
-        within(15, "the assistant goes on", &words).await;
+        within(60, "the assistant goes on", &words).await;
         caller.hang_up();
         let (call, _) = lab.record().await;
         assert_eq!(call.disposition, Some(Disposition::Completed), "{medium:?}");

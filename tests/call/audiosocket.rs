@@ -16,7 +16,7 @@ use tandem::simulate::asterisk::uuid::Uuid;
 
 use super::PORTS;
 use super::clock::{in_real_time, lateness, watch};
-use super::support::{LOCALHOST, Lab, Setup, answer, data_of, ms, truncations, within};
+use super::support::{LOCALHOST, Lab, PATIENCE, Setup, answer, data_of, ms, truncations, within};
 use super::waveform::{decibels, sine};
 
 /// A server whose AudioSocket is open; calls that nobody announced are for 100.
@@ -64,7 +64,7 @@ async fn hears(call: &AudioSocketCall, millis: usize) -> (Vec<i16>, u32) {
     let from = |tape: &Tape| tape.pcm.iter().position(|sample| sample.unsigned_abs() > 1_000);
     let wanted = |tape: &Tape| millis * tape.rate as usize / 1_000;
     let heard = call.person().until(|tape| from(tape).is_some_and(|at| tape.pcm.len() >= at + wanted(tape)));
-    let heard = tokio::time::timeout(ms(20_000), heard).await.expect("the assistant speaks");
+    let heard = tokio::time::timeout(PATIENCE, heard).await.expect("the assistant speaks");
     assert!(heard, "the call ended: {:?}", call.report());
     let tape = call.person().tape();
     let at = from(&tape).expect("it was there");
@@ -160,7 +160,7 @@ async fn keys_are_events_and_a_caller_who_hangs_up_has_ended_the_call() {
     }
     let live = lab.live_call().await;
     assert_eq!((live.trunk.as_deref(), live.to.as_str()), (Some("audiosocket"), "100"));
-    within(10, "the keys are events", async || {
+    within(60, "the keys are events", async || {
         (data_of(&lab.events(live.id).await, "dtmf.received").len() == 3).then_some(())
     })
     .await;
@@ -202,14 +202,14 @@ async fn an_interrupted_assistant_stops_within_a_slot() {
         const TURNS: usize = 5;
         for turn in 1..=TURNS {
             // The tone is back: a quarter of a second of it.
-            within(20, "the assistant speaks", async || {
+            within(60, "the assistant speaks", async || {
                 let heard = call.hear(ms(250)).await;
                 (sine(&heard, 440.0).0 > AMPLITUDE * 0.8).then_some(())
             })
             .await;
             call.say(tone(900.0, 24_000, 300), 24_000);
             let live = lab.live_call().await;
-            within(20, "it is interrupted", async || {
+            within(60, "it is interrupted", async || {
                 (data_of(&lab.events(live.id).await, "barge_in").len() == turn).then_some(())
             })
             .await;

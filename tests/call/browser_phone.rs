@@ -139,7 +139,7 @@ async fn a_call_reaches_a_browser_on_its_own_connection_and_no_longer_than_it_li
     let (_, shown) = lab.http("GET", "/api/v1/phones/201", &token, "").await;
     assert_eq!(shown["contacts"][0]["transport"], "ws", "{shown}");
     drop(browser);
-    within(20, "the browser is gone", async || {
+    within(60, "the browser is gone", async || {
         let (_, shown) = lab.http("GET", "/api/v1/phones/201", &token, "").await;
         (shown["registered"] == false).then_some(())
     })

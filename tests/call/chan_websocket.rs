@@ -225,7 +225,7 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
         call.press(key);
     }
     let id = lab.live_call().await.id;
-    super::support::within(20, "the keys are told", async || {
+    super::support::within(60, "the keys are told", async || {
         let events = lab.events(id).await;
         (data_of(&events, "dtmf.received").len() >= 3).then_some(())
     })
@@ -257,7 +257,7 @@ flow = [{ step = "answer" }, { step = "wait", seconds = 60 }]
     channel.no_answer = true;
     channel.query = "answer=manual".to_owned();
     let call = WebSocketCall::connect(&format!("{url}/600"), channel.clone()).await.expect("taken");
-    super::support::within(20, "it is answered", async || call.report().answered.then_some(())).await;
+    super::support::within(60, "it is answered", async || call.report().answered.then_some(())).await;
     call.hang_up();
     ended(&call).await;
     let record = lab.closed(1).await.remove(0);

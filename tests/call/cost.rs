@@ -120,7 +120,7 @@ async fn once_the_day_is_used_up_new_calls_are_told_so_or_go_on_with_the_flow() 
         let calls = lab.closed(2).await;
         let events = lab.events(calls[0].id).await;
         assert!(second.hang_up.is_some());
-        let told = within(20, "the alert is written", async || {
+        let told = within(60, "the alert is written", async || {
             let told = lab.server.store().system_since(0, 10).await.expect("the store answers");
             told.iter().find(|event| event.data.get().contains("cost_limit_reached")).cloned()
         });

@@ -52,7 +52,7 @@ async fn every_outcome_of_a_call_we_place_has_its_disposition() {
         let (code, answer) = post(near.server.http_address(), &token, Some(to), &body).await;
         assert_eq!(code, 202, "{answer}");
         let id = answer["id"].as_str().expect("an id").to_owned();
-        let call = super::support::within(20, "the call ends", async || {
+        let call = super::support::within(60, "the call ends", async || {
             let id = id.parse().expect("a call id");
             let call = near.server.store().call(id).await.expect("the store answers").expect("its record");
             call.ended_at.map(|_| call)

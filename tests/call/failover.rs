@@ -82,6 +82,14 @@ async fn a_provider_that_dies_at_any_moment_drops_no_call_and_no_line() {
             let spoke = |n: usize| report.position_ms(report.spoke[n].0);
             let gap = longest_silence_ms(&report.heard, 0.0, spoke(0)).max(answer_gap_ms(&report));
             assert!(gap < 1900.0, "{fault}: {gap} ms of silence where an answer was due");
+            // Where sound came late there is silence in it, in which a turn ends.
+            let lines = data_of(&events, "transcript.final");
+            let caller = lines.iter().filter(|line| line["who"] == "caller").count();
+            assert_eq!(
+                caller,
+                report.spoke.len(),
+                "{fault}: each turn of the caller is one line: {lines:#?}"
+            );
             (report, call, events)
         })
         .await;
@@ -91,9 +99,6 @@ async fn a_provider_that_dies_at_any_moment_drops_no_call_and_no_line() {
         let connected = data_of(&events, "provider.connected");
         assert_eq!(connected.len(), 2, "{fault}");
         assert_eq!(connected[1]["resumed"], true, "{fault}");
-        let lines = data_of(&events, "transcript.final");
-        let caller = lines.iter().filter(|line| line["who"] == "caller").count();
-        assert_eq!(caller, report.spoke.len(), "{fault}: each turn of the caller is one line: {lines:#?}");
     }))
     .await;
 }
@@ -127,6 +132,9 @@ async fn a_provider_that_falls_silent_is_replaced_and_the_silence_is_filled() {
             let (report, call, events) = told(pair, talk).await;
             let gap = answer_gap_ms(&report);
             assert!(gap < 1900.0, "{fault}: {gap} ms of silence; a filler should have come");
+            let lines = data_of(&events, "transcript.final");
+            let caller = lines.iter().filter(|line| line["who"] == "caller").count();
+            assert_eq!(caller, 1, "{fault}: {lines:#?}");
             (report, call, events)
         })
         .await;
@@ -135,9 +143,6 @@ async fn a_provider_that_falls_silent_is_replaced_and_the_silence_is_filled() {
         let lost = data_of(&events, "provider.lost");
         assert_eq!(lost[0]["reason"], "an answer was due and nothing came", "{fault}: {:?}", kinds(&events));
         assert_eq!(data_of(&events, "provider.connected")[1]["provider"], "backup", "{fault}");
-        let lines = data_of(&events, "transcript.final");
-        let caller = lines.iter().filter(|line| line["who"] == "caller").count();
-        assert_eq!(caller, 1, "{fault}: {lines:#?}");
     }))
     .await;
 }
@@ -208,7 +213,7 @@ async fn when_all_are_down_in_mid_call_the_flow_goes_on_or_the_caller_is_told() 
         };
         let (report, _) = tokio::join!(calling, gone);
         assert!(report.expect("the phone can try").hang_up.is_some(), "{number}: the server says BYE");
-        let calls = within(20, "the record is closed", async || {
+        let calls = within(60, "the record is closed", async || {
             let filter = tandem::store::CallFilter { live: Some(false), ..Default::default() };
             let page = server.store().calls(&filter, None, 9).await.expect("the store answers");
             (!page.data.is_empty()).then_some(page.data)

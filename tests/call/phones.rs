@@ -261,7 +261,7 @@ async fn one_server_registers_with_another_as_its_carrier() {
     )
     .await;
     let token = carrier.token().await;
-    super::support::within(20, "the other server is registered", async || {
+    super::support::within(60, "the other server is registered", async || {
         let (_, shown) = carrier.http("GET", "/api/v1/phones/550", &token, "").await;
         (shown["registered"] == true).then_some(())
     })

@@ -110,7 +110,7 @@ async fn the_api_lets_the_assistant_speak_and_ends_the_call() {
     let token = lab.token().await;
     let caller = lab.call("100", vec![Act::Wait(PATIENCE)]);
     let operator = async {
-        let call = within(20, "the call is answered", async || {
+        let call = within(60, "the call is answered", async || {
             let call = lab.live_call().await;
             call.answered_at.is_some().then_some(call)
         });
@@ -119,7 +119,7 @@ async fn the_api_lets_the_assistant_speak_and_ends_the_call() {
         assert_eq!(lab.http("POST", &format!("{path}/say"), &token, &words).await.0, 202);
         assert_eq!(lab.http("POST", &format!("{path}/say"), &token, "{\"text\": \"\"}").await.0, 422);
         assert_eq!(lab.http("POST", &format!("{path}/say"), "tandem_wrong", &words).await.0, 401);
-        within(20, "the words have been heard", async || {
+        within(60, "the words have been heard", async || {
             let (status, body) = lab.http("GET", &format!("{path}/transcript"), &token, "").await;
             assert_eq!(status, 200);
             body["data"].as_array().filter(|lines| lines.len() == 2).cloned()
@@ -173,7 +173,7 @@ async fn draining_refuses_new_calls_and_ends_the_others_with_a_record() {
     let talking = phone.call(plan(vec![Act::Wait(PATIENCE)]));
     let stopping = async {
         service.wait_until(|report| report.summary.sessions == 1).await;
-        within(20, "the call is answered", async || {
+        within(60, "the call is answered", async || {
             let page = server.store().calls(&Default::default(), None, 1).await.expect("the store answers");
             page.data.first().and_then(|call| call.answered_at)
         })

@@ -33,7 +33,7 @@ async fn stranger() -> UdpSocket {
 }
 
 async fn call_is_up(lab: &Lab) {
-    within(10, "the call is answered", async || {
+    within(60, "the call is answered", async || {
         let call = lab.live_call().await;
         call.answered_at.map(|_| ())
     })

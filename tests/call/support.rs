@@ -139,7 +139,7 @@ impl Lab {
     /// The records of all calls, latest first, once `count` are closed.
     pub async fn closed(&self, count: usize) -> Vec<CallRecord> {
         let filter = CallFilter { live: Some(false), ..CallFilter::default() };
-        let found = within(20, "the records are closed", async || {
+        let found = within(60, "the records are closed", async || {
             let page = self.server.store().calls(&filter, None, 100).await.expect("the store answers");
             (page.data.len() >= count).then_some(page.data)
         });
@@ -149,7 +149,7 @@ impl Lab {
     /// The only call that is up.
     pub async fn live_call(&self) -> CallRecord {
         let filter = CallFilter { live: Some(true), ..CallFilter::default() };
-        let found = within(20, "a call is up", async || {
+        let found = within(60, "a call is up", async || {
             let page = self.server.store().calls(&filter, None, 2).await.expect("the store answers");
             page.data.into_iter().next()
         });

@@ -13,17 +13,22 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::PORTS;
+use super::clock::in_real_time;
 use super::support::{Lab, PATIENCE, Setup, acts, data_of, http_with, listen, ms, utterance, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_assistant_hangs_up_once_its_goodbye_was_heard() {
     let script = "speech = \"tone:600\"\n[[turn]]\nsay = \"Goodbye.\"\nduration_ms = 1500\n\
                   tool = { name = \"end_call\", arguments = { reason = \"all is said\" } }\n";
-    let lab = Lab::open(PORTS, Setup::default().script(script)).await;
-    let report = lab.call("100", vec![Act::Wait(PATIENCE)]).await;
-    assert!(report.hang_up.is_some(), "the server says BYE");
-    let heard = report.heard.chunks(24).filter(|chunk| super::waveform::rms(chunk) > 1000.0).count();
-    assert!((1490..=1515).contains(&heard), "{heard} ms of 1500 were heard");
+    let lab = in_real_time(async || {
+        let lab = Lab::open(PORTS, Setup::default().script(script)).await;
+        let report = lab.call("100", vec![Act::Wait(PATIENCE)]).await;
+        assert!(report.hang_up.is_some(), "the server says BYE");
+        let heard = report.heard.chunks(24).filter(|chunk| super::waveform::rms(chunk) > 1000.0).count();
+        assert!((1490..=1515).contains(&heard), "{heard} ms of 1500 were heard");
+        lab
+    })
+    .await;
     let (call, events) = lab.record().await;
     assert_eq!(
         (call.disposition, call.ended_by.as_deref()),
@@ -516,7 +521,7 @@ async fn tools_of_an_mcp_program_are_used_and_its_death_is_survived() {
         let (_, list) = lab.http("GET", "/api/v1/tools", &token, "").await;
         (list["mcp_servers"][0]["tools"] == 2).then_some(())
     };
-    within(20, "the program offers its tools", there).await;
+    within(60, "the program offers its tools", there).await;
     lab.call("150", acts([&listen(), &[Act::HangUp]])).await;
     let (_, events) = lab.record().await;
     assert_eq!(
@@ -528,7 +533,7 @@ async fn tools_of_an_mcp_program_are_used_and_its_death_is_survived() {
             outcome("tiny_die", "unreachable")
         ]
     );
-    within(20, "the program runs again", there).await;
+    within(60, "the program runs again", there).await;
     let service = lab.close_without_violations().await;
     assert_eq!(told(&service)[0], "rain, bring a coat", "it has its own environment and nothing of ours");
 }
@@ -568,7 +573,7 @@ async fn tools_of_an_mcp_web_server_are_used() {
     });
     let lab = Lab::open(PORTS, setup).await;
     let token = lab.token().await;
-    within(20, "the server offers its tools", async || {
+    within(60, "the server offers its tools", async || {
         let (_, list) = lab.http("GET", "/api/v1/tools", &token, "").await;
         (list["mcp_servers"][0]["tools"] == 1).then_some(())
     })

@@ -60,7 +60,7 @@ impl Stage {
     /// Waits until the latest event of a transfer is this one.
     async fn transferred(&self, state: &str) {
         let call = self.lab.live_call().await;
-        within(10, state, async || {
+        within(60, state, async || {
             let states = states(&self.lab.events(call.id).await);
             states.last().is_some_and(|last| last == state).then_some(())
         })
@@ -251,7 +251,7 @@ async fn the_api_moves_a_caller_from_the_assistant_to_somebody_else() {
     carol.line.hears(10, "ann", Packet::is_loud).await;
     stage.lab.service_until("the session is closed", |report| report.summary.ended == 1).await;
     carol.line.hush(true);
-    within(10, "the assistant is gone", async || {
+    within(60, "the assistant is gone", async || {
         let heard = ann.line.heard();
         heard.iter().rev().take(25).all(|packet| !packet.is_loud()).then_some(())
     })
@@ -303,7 +303,7 @@ async fn a_call_that_rings_is_picked_up_elsewhere() {
         let (invite, _) = stage.bob.ringing().await;
         let replaces = format!("Replaces: {}\r\n", Talk::replaces_ringing(&stage.bob, &invite));
         // The ringing may not have been heard of yet.
-        let carol = within(10, "it is picked up", async || {
+        let carol = within(60, "it is picked up", async || {
             stage.carol.call_with(at, "600", &replaces, "0 101").await.ok()
         });
         carol.await
@@ -506,7 +506,7 @@ async fn a_party_on_hold_hears_music_until_it_is_taken_back() {
     stage.ann.offer(&mut ann, "0 101", "sendrecv").await;
     ann.line.hears(10, "bob", Packet::is_loud).await;
     bob.line.hush(true);
-    within(5, "the music stops", async || {
+    within(60, "the music stops", async || {
         bob.line.heard().iter().rev().take(25).all(|packet| !packet.is_loud()).then_some(())
     })
     .await;

@@ -29,7 +29,7 @@ async fn calls_beyond_the_channels_are_busy_and_channels_come_back() {
     let token = lab.token().await;
     let held = lab.phone.call(lab.plan("400", Codec::Pcmu, vec![Act::Wait(ms(900)), Act::HangUp]));
     let second = async {
-        within(10, "the first call is counted", async || {
+        within(60, "the first call is counted", async || {
             (trunk(&lab, &token).await["calls"] == 1).then_some(())
         })
         .await;
@@ -38,7 +38,7 @@ async fn calls_beyond_the_channels_are_busy_and_channels_come_back() {
     let (first, second) = tokio::join!(held, second);
     assert!(first.expect("the phone can try").answered.is_some());
     assert_eq!(second.hang_up.map(|hang_up| hang_up.status), Some(486));
-    within(10, "the channel is free", async || (trunk(&lab, &token).await["calls"] == 0).then_some(())).await;
+    within(60, "the channel is free", async || (trunk(&lab, &token).await["calls"] == 0).then_some(())).await;
     let third = lab.call("400", vec![Act::Wait(ms(100)), Act::HangUp]).await;
     assert!(third.answered.is_some());
     let calls = lab.closed(3).await;
@@ -67,7 +67,7 @@ async fn a_call_that_finds_no_channel_to_leave_by_says_so() {
         let (_, answer) = near.http("GET", "/api/v1/trunks/out", &token, "").await;
         (answer["calls"] == 0).then_some(())
     };
-    within(10, "nothing is counted any more", free).await;
+    within(60, "nothing is counted any more", free).await;
     near.close().await;
     far.close().await;
 }
@@ -190,7 +190,7 @@ async fn a_trunk_that_is_overloaded_is_followed_by_the_next_and_left_alone_for_a
     assert_eq!(trunks, ["first", "out"]);
     assert_eq!(data_of(&events, "leg.ended")[0]["status"], 503);
     let shown = async |name: &str| near.http("GET", &format!("/api/v1/trunks/{name}"), &token, "").await.1;
-    within(10, "the first target is left alone", async || {
+    within(60, "the first target is left alone", async || {
         shown("first").await["targets"][0]["quarantined_until"].is_string().then_some(())
     })
     .await;

@@ -502,7 +502,7 @@ impl Line {
     /// Waits for `count` more packets that `wanted` likes.
     pub async fn hears(&self, count: usize, what: &str, wanted: impl Fn(&Packet) -> bool) {
         let from = self.lock().heard.len();
-        within(15, what, async || {
+        within(60, what, async || {
             let found = self.lock().heard[from..].iter().filter(|packet| wanted(packet)).count();
             (found >= count).then_some(())
         })
