@@ -88,4 +88,4 @@ const TOLERANCE: Duration = Duration::from_millis(10);
 /// More than there are in a call's minute.
 const REMEMBERED: usize = 6_000;
 /// A machine on which so many calls one after the other get no verdict is none to listen on.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 6;
